@@ -1,0 +1,57 @@
+"""Train SPNet on cached features."""
+
+from pathlib import Path
+
+import click
+
+from stages.command import EXISTING, PATH, Sections, stage
+
+
+@stage
+@click.option("--bank", type=EXISTING, required=True)
+@click.option("--tuning", type=EXISTING, required=True, help="Dense maps of tuning images.")
+@click.option("--labels", type=EXISTING, required=True, help="Seen labels.")
+@click.option("--embeddings", type=EXISTING, required=True)
+@click.option("--curves", type=PATH, required=True)
+def main(
+    section: Sections,
+    *,
+    bank: Path,
+    tuning: Path,
+    labels: Path,
+    embeddings: Path,
+    curves: Path,
+    out: Path,
+) -> None:
+    """Train SPNet's projection and choose gamma on held-out seen classes.
+
+    Reads params.yaml:spnet.training, spnet.gammas, selection, seed. Example: python -m stages.spnet
+    --bank artifacts/world/u4/bank.h5 ... --out artifacts/world/u4/spnet/classifier.safetensors
+    """
+    training, gammas = section("spnet.training"), section("spnet.gammas")
+    selection, seed = section("selection"), section("seed")
+
+    import torch
+
+    from zslib.artifacts.features import DenseMaps, PixelBank
+    from zslib.datasets.labels import open_labels
+    from zslib.embeddings.table import load_class_vectors
+    from zslib.methods import spnet
+    from zslib.training import Curves
+
+    inputs = spnet.Inputs(
+        PixelBank.open(bank),
+        DenseMaps.open(tuning),
+        open_labels(labels),
+        torch.from_numpy(load_class_vectors(embeddings).rows),
+    )
+    recorded = Curves(curves, every=50)
+    classifier = spnet.fit(
+        inputs, training, gammas, selection, seed=seed, curves=recorded
+    )
+    classifier.save(out)
+    recorded.write()
+
+
+if __name__ == "__main__":
+    main()

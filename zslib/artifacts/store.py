@@ -1,0 +1,115 @@
+"""Big arrays in one HDF5 file: contiguous, unchunked, unfiltered, so that a reader can memory-map them.
+
+One file is one artifact: a few arrays, made in a fixed order without timestamps (the same content
+gives the same bytes), a schema, a JSON description of the source, a checksum per array, and
+`complete`, written last. Sizes are known before the content (labels tell how many rows there will
+be), so a file is allocated first and then filled through memory maps, by one process or by many.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import xxhash
+
+from zslib.artifacts.publish import publish
+from zslib.artifacts.weights import check_schema, remedy
+from zslib.errors import ArtifactError
+
+_STRING = h5py.string_dtype("utf-8")
+
+
+def write_arrays(
+    path: Path, arrays: Mapping[str, np.ndarray], *, schema: str, meta: Mapping[str, Any]
+) -> None:
+    """Publish small arrays (everything at hand) as one verified HDF5 file."""
+    with publish(path) as temporary:
+        allocate(temporary, {name: (a.shape, a.dtype) for name, a in arrays.items()})
+        for name, array in arrays.items():
+            if array.size:
+                map_array(temporary, name, mode="r+")[...] = array
+        finish(temporary, schema=schema, meta=meta)
+
+
+def allocate(path: Path, shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> None:
+    """Create `path` with room for every array on disk; a full disk is noticed here, not later.
+
+    Raises:
+        OSError: ENOSPC, with the number of bytes needed.
+    """
+    with h5py.File(path, "w", libver=("v110", "v110")) as file:
+        for name, (shape, dtype) in shapes.items():
+            layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            layout.set_layout(h5py.h5d.CONTIGUOUS)
+            layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+            layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+            layout.set_obj_track_times(False)
+            space = h5py.h5s.create_simple(shape)
+            h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype), space, layout)
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise OSError(error.errno, f"{size / 2**20:.0f} MiB needed") from error
+
+
+def finish(path: Path, *, schema: str, meta: Mapping[str, Any]) -> None:
+    """Write the checksums, the description, and last of all `complete`."""
+    with h5py.File(path, "r+", libver=("v110", "v110")) as file:
+        for name in file:
+            file[name].attrs["xxh3_128"] = _checksum(_mapped(path, file[name], mode="r"))
+        file.attrs["schema"] = schema
+        file.attrs["meta"] = json.dumps(meta, sort_keys=True)
+        file.flush()
+        file.attrs["complete"] = True
+
+
+def map_array(path: Path, name: str, *, mode: str = "r") -> np.ndarray:
+    """Memory-map one array of a file that `allocate` made, without checking anything."""
+    with h5py.File(path, "r") as file:
+        return _mapped(path, file[name], mode=mode)
+
+
+def open_arrays(path: Path, *, schema: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Memory-map every array of a finished file, and return its description.
+
+    Raises:
+        ArtifactError: the file is missing, truncated, altered, unfinished, or not of this schema.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            check_schema(path, found=file.attrs.get("schema"), wanted=schema)
+            if not file.attrs.get("complete", False):
+                raise ArtifactError(f"{path}: was never completed; {remedy(schema)}")
+            arrays = {name: _mapped(path, file[name], mode="r") for name in file}
+            sums = {name: file[name].attrs["xxh3_128"] for name in file}
+            meta = json.loads(file.attrs["meta"])
+    except (OSError, KeyError, ValueError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({error}); {remedy(schema)}") from error
+    for name, array in arrays.items():
+        if _checksum(array) != sums[name]:
+            raise ArtifactError(
+                f"{path}: array '{name}' does not match its checksum; {remedy(schema)}"
+            )
+    return arrays, meta
+
+
+def _mapped(path: Path, dataset: h5py.Dataset, *, mode: str) -> np.ndarray:
+    if dataset.size == 0:
+        return np.empty(dataset.shape, dataset.dtype)
+    offset = dataset.id.get_offset()
+    return np.memmap(path, dataset.dtype, mode=mode, offset=offset, shape=dataset.shape)
+
+
+def _checksum(array: np.ndarray) -> str:
+    digest = xxhash.xxh3_128()
+    flat = np.asarray(array).reshape(-1).view(np.uint8) if array.size else np.empty(0, np.uint8)
+    step = 1 << 26
+    for start in range(0, flat.size, step):
+        digest.update(flat[start : start + step])
+    return digest.hexdigest()

@@ -1,0 +1,69 @@
+"""Named arrays in one safetensors file: network weights, class vectors, calibration tables.
+
+The header carries exactly one metadata key (several would be written in hash order, and the bytes
+would differ from run to run): sorted JSON with the schema, what the file was made from, and a
+checksum of the payload, which safetensors itself does not have.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from zslib.artifacts.publish import publish
+from zslib.errors import ArtifactError
+
+_KEY = "zslib"
+
+
+def save_tensors(
+    path: Path, tensors: Mapping[str, np.ndarray], *, schema: str, meta: Mapping[str, Any]
+) -> None:
+    """Publish `tensors` at `path`; `meta` is any JSON value that says where they come from."""
+    arrays = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
+    header = {"schema": schema, "xxh3_128": _checksum(arrays), "meta": dict(meta)}
+    with publish(path) as temporary:
+        temporary.write_bytes(save(arrays, {_KEY: json.dumps(header, sort_keys=True)}))
+
+
+def load_tensors(path: Path, *, schema: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the tensors of a file written by `save_tensors`, and its `meta`.
+
+    Raises:
+        ArtifactError: the file is missing, truncated, altered, or not of this schema.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({error}); {remedy(schema)}") from error
+    check_schema(path, found=header.get("schema"), wanted=schema)
+    if header["xxh3_128"] != _checksum(arrays):
+        raise ArtifactError(f"{path}: content does not match its checksum; {remedy(schema)}")
+    return arrays, header["meta"]
+
+
+def check_schema(path: Path, *, found: object, wanted: str) -> None:
+    """Raise ArtifactError unless the file's schema (name/version) is the one asked for."""
+    if found != wanted:
+        raise ArtifactError(f"{path}: holds {found!r}, not {wanted!r}; {remedy(wanted)}")
+
+
+def remedy(schema: str) -> str:
+    """What a user does about a bad artifact: schema names equal stage names, up to the version."""
+    stage = schema.split("/")[0]
+    return f"delete it and rerun the stage '{stage}' (dvc repro --force --single-item)"
+
+
+def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = xxhash.xxh3_128()
+    for name, array in arrays.items():
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.data if array.size else b"")
+    return digest.hexdigest()

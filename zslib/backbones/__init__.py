@@ -1,0 +1,1 @@
+"""Segmentation networks, assembled from timm encoders."""

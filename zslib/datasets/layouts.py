@@ -1,0 +1,57 @@
+"""The interface all dataset adapters share, and the choice of one by `dataset.layout`.
+
+An adapter knows where things are and nothing about seen and unseen: it is used by the index stage
+and by `zslib doctor` only. Later stages read the index (zslib.datasets.index).
+"""
+
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import UInt8
+
+from zslib.datasets.context import PascalContext
+from zslib.datasets.voc import Voc12
+from zslib.params import DatasetParams
+
+Role = Literal["train", "val"]
+ROLES: tuple[Role, ...] = ("train", "val")
+
+
+@runtime_checkable  # the type checks made under pytest ask for it
+class Dataset(Protocol):
+    """Photographs and their label maps in some layout on disk."""
+
+    root: Path
+    """The folder as the user gave it; every file below lies inside."""
+
+    @property
+    def label_lookup(self) -> tuple[int, ...] | None:
+        """What `read_label_map` needs to turn stored values into class ids; None: nothing."""
+
+    def list_files(self, role: Role) -> tuple[Path, ...]:
+        """Return the list files behind `ids(role)`."""
+
+    def ids(self, role: Role) -> tuple[str, ...]:
+        """Return the image ids of a role, sorted."""
+
+    def image_path(self, name: str) -> Path:
+        """Return the path of a photograph."""
+
+    def label_path(self, name: str) -> Path:
+        """Return the path of its label map."""
+
+    def label_map(self, name: str) -> UInt8[np.ndarray, "h w"]:
+        """Return its raw class ids, 255 = void."""
+
+
+def open_dataset(params: DatasetParams) -> Dataset:
+    """Return the adapter for `params.layout`.
+
+    Raises:
+        InputError: the root is missing or is not laid out like that.
+    """
+    root = Path(params.root)
+    if params.layout == "context":
+        return PascalContext(root)
+    return Voc12(root, params.lists)

@@ -1,0 +1,184 @@
+"""From a classifier and cached validation maps to a confusion matrix, and from that to every score.
+
+The confusion matrix per image is the result (DESIGN §3): protocols, intervals and plots derive from
+it without touching a pixel again. A second one holds the restricted (ZSL) protocol: unseen pixels
+only, unseen classes only.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Int64
+from PIL import Image
+
+from zslib.artifacts.features import DenseMaps
+from zslib.artifacts.maps import LabelMaps, write_label_maps
+from zslib.artifacts.publish import publish
+from zslib.artifacts.store import open_arrays, write_arrays
+from zslib.benchmark import IGNORE_INDEX, Split
+from zslib.classifier import PixelClassifier
+from zslib.metrics import (
+    bootstrap_intervals,
+    class_iou,
+    confusion_matrix,
+    marginals,
+    scores,
+    without_rows,
+)
+from zslib.params import EvaluateParams
+
+CONFUSION = "confusion/1"
+PREDICTIONS = "predictions/1"
+BACKGROUND = "background"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Which row of the leaderboard this is."""
+
+    split: str
+    method: str
+    protocol: Literal["clean", "official"]
+    seed: int
+    setting: Literal["inductive", "transductive"] = "inductive"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Confusion matrices and label maps of one classifier on the validation images."""
+
+    split: Split
+    generalised: Int64[np.ndarray, "c c"]
+    restricted: Int64[np.ndarray, "c c"]
+    """Unseen pixels classified among unseen classes."""
+    per_image: Int64[np.ndarray, "i 3 c"]
+    """Marginals of each image's generalised matrix, for the bootstrap."""
+    ids: tuple[str, ...]
+    predictions: list[np.ndarray]
+
+
+def evaluate(
+    classifier: PixelClassifier,
+    maps: DenseMaps,
+    labels: LabelMaps,
+    *,
+    resolution: Literal["original", "view"],
+) -> Evaluation:
+    """Predict every validation image among all classes, and its unseen pixels among the unseen.
+
+    "original" scores on the label maps as they are; "view" resizes them (nearest) to the size of the
+    view that the features come from, as the released evaluators do (zs3net §7).
+    """
+    split = classifier.split
+    num_classes = len(split.classes)
+    shape = (num_classes, num_classes)
+    generalised, restricted = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    among_unseen = _unseen_only(classifier)
+    per_image, predictions = [], []
+    position = {image_id: index for index, image_id in enumerate(labels.ids)}
+    for image_id, features in zip(maps.ids, maps, strict=True):
+        truth = split.scored_labels(labels[position[image_id]])
+        if resolution == "view":
+            truth = _at_view(truth, maps, image_id)
+        prediction = classifier.predict(features, truth.shape)
+        matrix = confusion_matrix(truth, prediction, num_classes)
+        generalised += matrix
+        per_image.append(marginals(matrix))
+        predictions.append(prediction)
+        if split.shows_unseen(truth):
+            unseen_truth = np.where(np.isin(truth, split.unseen), truth, IGNORE_INDEX)
+            unseen_prediction = among_unseen.predict(features, truth.shape)
+            restricted += confusion_matrix(
+                unseen_truth.astype(np.uint8), unseen_prediction, num_classes
+            )
+    return Evaluation(
+        split, generalised, restricted, np.stack(per_image), maps.ids, predictions
+    )
+
+
+def derive_scores(
+    evaluation: Evaluation, entry: Entry, params: EvaluateParams
+) -> dict[str, Any]:
+    """Return everything the leaderboard and the report need, as JSON; fractions in [0, 1]."""
+    split = evaluation.split
+    groups = {"seen": split.seen, "unseen": split.unseen}
+    per_image = evaluation.per_image
+    intervals = bootstrap_intervals(per_image, **groups, samples=params.bootstrap, seed=entry.seed)
+    iou = class_iou(evaluation.generalised)
+    return {
+        "split": entry.split,
+        "method": entry.method,
+        "protocol": entry.protocol,
+        "setting": entry.setting,
+        "seed": entry.seed,
+        **scores(evaluation.generalised, **groups),
+        "interval95": {name: list(bounds) for name, bounds in intervals.items()},
+        "protocols": _protocols(evaluation),
+        "class_iou": {
+            split.classes[c]: None if np.isnan(iou[c]) else float(iou[c])
+            for c in sorted((*split.seen, *split.unseen))
+        },
+    }
+
+
+def _protocols(evaluation: Evaluation) -> Mapping[str, dict[str, float]]:
+    """Score the same predictions under the other protocols in use (zs3net §7, spnet §7)."""
+    split, matrix = evaluation.split, evaluation.generalised
+    groups = {"seen": split.seen, "unseen": split.unseen}
+    result = {
+        "absent_classes_zero": scores(matrix, **groups, absent="zero"),
+        "restricted_to_unseen": scores(evaluation.restricted, seen=(), unseen=split.unseen),
+    }
+    if BACKGROUND in split.classes and split.classes.index(BACKGROUND) in split.seen:
+        background = split.classes.index(BACKGROUND)
+        rest = tuple(c for c in split.seen if c != background)
+        result["without_background"] = scores(
+            without_rows(matrix, [background]), seen=rest, unseen=split.unseen
+        )
+    return result
+
+
+def save(
+    evaluation: Evaluation, entry: Entry, params: EvaluateParams, *, folder: Path, scores: Path
+) -> None:
+    """Publish confusion.h5 and predictions.h5 in `folder`, and the scores as JSON."""
+    meta = evaluation.split.describe() | {"ids": list(evaluation.ids)}
+    arrays = {
+        "generalised": evaluation.generalised,
+        "restricted": evaluation.restricted,
+        "per_image": evaluation.per_image,
+    }
+    with publish(folder) as temporary:
+        write_arrays(temporary / "confusion.h5", arrays, schema=CONFUSION, meta=meta)
+        write_label_maps(
+            temporary / "predictions.h5",
+            evaluation.ids,
+            evaluation.predictions,
+            schema=PREDICTIONS,
+            meta=evaluation.split.describe(),
+        )
+    text = json.dumps(derive_scores(evaluation, entry, params), indent=1, allow_nan=False)
+    with publish(scores) as temporary:
+        temporary.write_text(text + "\n")
+
+
+def open_confusion(folder: Path) -> tuple[dict[str, np.ndarray], Split]:
+    """Open and verify the matrices of an evaluation. Raises ArtifactError."""
+    arrays, meta = open_arrays(folder / "confusion.h5", schema=CONFUSION)
+    return arrays, Split.described(meta)
+
+
+def _unseen_only(classifier: PixelClassifier) -> PixelClassifier:
+    split = classifier.split
+    void = (*split.void, *split.seen)
+    among = Split.from_ids(split.name, split.classes, split.unseen, void)
+    return classifier.for_split(among).with_gamma(0.0)
+
+
+def _at_view(truth: np.ndarray, maps: DenseMaps, image_id: str) -> np.ndarray:
+    height, width = maps.meta["views"][maps.ids.index(image_id)]
+    return np.asarray(Image.fromarray(truth).resize((width, height), Image.Resampling.NEAREST))

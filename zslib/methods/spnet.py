@@ -1,0 +1,147 @@
+"""SPNet and SPNet-c (Xian et al., CVPR 2019) on frozen pixel features (spnet §10).
+
+The last layer predicts a vector in word space, h = A f + a; class scores are its products with fixed,
+unit-norm class embeddings, h . e_c. Training is a plain cross-entropy over the seen classes; unseen
+classes join at test by their embeddings alone. SPNet-c takes a constant gamma from the probability
+of every seen class; gamma comes from held-out seen classes, never from the unseen.
+
+What the frozen form loses against the paper: features do not adapt to the word vectors, and there is
+no maximum over three scales. The problem is convex, and A starts at zero, so that no trace of a
+random start is left in the scores of unseen classes (spnet §9.11).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from zslib.artifacts.features import DenseMaps, PixelBank
+from zslib.artifacts.maps import LabelMaps
+from zslib.benchmark import Split
+from zslib.classifier import PixelClassifier, calibration_matrices
+from zslib.losses import weighted_cross_entropy
+from zslib.params import LinearTraining, SelectionParams
+from zslib.sampling import NaturalRows
+from zslib.selection import Choice, draw_held_out, hiou_of, tuning_pairs
+from zslib.training import Curves, Losses, SingleProcess, TrainState, build_optimiser, train
+
+
+class Projection(nn.Module):
+    """Pixel features to seen-class scores through word space; embeddings are not trained."""
+
+    def __init__(self, dimension: int, class_embeddings: Float[Tensor, "s e"]) -> None:
+        super().__init__()
+        self.project = nn.Linear(dimension, class_embeddings.shape[1])
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+        self.register_buffer("class_embeddings", class_embeddings, persistent=False)
+
+    def forward(self, pixel_features: Float[Tensor, "n d"]) -> Float[Tensor, "n s"]:
+        return self.project(pixel_features) @ self.class_embeddings.T
+
+    def over_all(self, class_embeddings: Float[Tensor, "c e"]) -> tuple[Tensor, Tensor]:
+        """Return the weight (c, d) and bias (c,) of the same scores over any classes."""
+        with torch.no_grad():
+            return class_embeddings @ self.project.weight, class_embeddings @ self.project.bias
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What SPNet learns from: a pixel bank, tuning images with seen labels, class embeddings."""
+
+    bank: PixelBank
+    tuning: DenseMaps
+    labels: LabelMaps
+    class_embeddings: Float[Tensor, "c e"]
+
+
+def fit(
+    inputs: Inputs,
+    training: LinearTraining,
+    gammas: Sequence[float],
+    selection: SelectionParams,
+    *,
+    seed: int,
+    curves: Curves | None = None,
+) -> PixelClassifier:
+    """Return the classifier over all classes, with gamma chosen on held-out seen classes."""
+    split = inputs.bank.split
+    choice = choose_gamma(inputs, training, gammas, selection, seed=seed)
+    classifier = fit_projection(inputs, split, training, allowed=None, seed=seed, curves=curves)
+    details = {"gamma": choice.describe(split.classes)}
+    return PixelClassifier(split, classifier.weight, classifier.bias, choice.chosen, details)
+
+
+def choose_gamma(
+    inputs: Inputs,
+    training: LinearTraining,
+    gammas: Sequence[float],
+    selection: SelectionParams,
+    *,
+    seed: int,
+) -> Choice:
+    """Score every gamma on seen classes held out from the projection."""
+    rows = []
+    draws = draw_held_out(inputs.bank.split, selection, seed=seed)
+    outside = inputs.bank.rows_outside(inputs.tuning.ids)
+    for draw in draws:
+        classifier = fit_projection(inputs, draw, training, allowed=outside, seed=seed)
+        pairs = tuning_pairs(inputs.tuning, inputs.labels, draw)
+        matrices = calibration_matrices(classifier, pairs, gammas)
+        rows.append(tuple(hiou_of(matrix, draw) for matrix in matrices))
+    return Choice(tuple(gammas), tuple(rows), tuple(draw.unseen for draw in draws))
+
+
+def fit_projection(
+    inputs: Inputs,
+    split: Split,
+    training: LinearTraining,
+    *,
+    allowed: np.ndarray | None,
+    seed: int,
+    curves: Curves | None = None,
+) -> PixelClassifier:
+    """Train the projection on the rows of the split's seen classes (of `allowed` rows only)."""
+    bank = inputs.bank
+    usable = bank.rows_of_classes(split.seen)
+    rows = NaturalRows(bank, usable if allowed is None else usable & allowed)
+    model = Projection(bank.dimension, inputs.class_embeddings[list(split.seen)])
+    optimiser = build_optimiser(training.optimiser, model.parameters())
+    position = _positions(split.seen)
+
+    def batches(start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for step in range(start, training.steps):
+            chosen = rows.draw(training.batch_size, np.random.default_rng([seed, step]))
+            yield bank.gather(chosen), torch.from_numpy(position[bank.labels[chosen]])
+
+    def step(batch: tuple[Tensor, Tensor]) -> Losses:
+        features, labels = batch
+        total, count = weighted_cross_entropy(model(features), labels)
+        loss = total / count
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        return {"loss": loss.detach()}
+
+    train(
+        TrainState({"model": model}, {"model": optimiser}),
+        step,
+        batches,
+        steps=training.steps,
+        seed=seed,
+        name=f"spnet {split.name}",
+        runtime=SingleProcess(),
+        curves=curves,
+    )
+    weight, bias = model.over_all(inputs.class_embeddings)
+    return PixelClassifier(split, weight, bias)
+
+
+def _positions(ids: Sequence[int]) -> np.ndarray:
+    """Class id -> position among `ids`."""
+    table = np.full(256, 255, np.int64)
+    table[list(ids)] = np.arange(len(ids))
+    return table

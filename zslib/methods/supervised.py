@@ -1,0 +1,178 @@
+"""Plain supervised segmentation: the seen-only backbone (zs3net §2), and the ceiling.
+
+Trained on seen labels this is stage 1 of every method that follows; trained on all labels, with
+nothing unseen, it is the row `supervised` that no zero-shot method is expected to reach.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from zslib.artifacts.weights import load_tensors, save_tensors
+from zslib.backbones.deeplab import DeepLabV3Plus, resize
+from zslib.benchmark import Split
+from zslib.classifier import PixelClassifier
+from zslib.datasets.views import BatchOrder, TrainingViews, loader
+from zslib.errors import InputError
+from zslib.features import Normalise, frozen
+from zslib.losses import weighted_cross_entropy
+from zslib.params import BackboneParams, ComputeParams, DeepLabParams
+from zslib.training import (
+    Checkpoint,
+    Curves,
+    Losses,
+    Runtime,
+    TrainState,
+    build_optimiser,
+    mean_over_processes,
+    train,
+)
+
+SCHEMA = "backbone/1"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A trained network, the split it was trained for, and how images reach it."""
+
+    network: DeepLabV3Plus
+    params: DeepLabParams
+    split: Split
+
+    def save(self, path: Path) -> None:
+        """Publish the network."""
+        tensors = {n: t.detach().cpu().numpy() for n, t in self.network.state_dict().items()}
+        meta = {**self.split.describe(), "model": self.params.model_dump(mode="json")}
+        save_tensors(path, tensors, schema=SCHEMA, meta=meta)
+
+    @classmethod
+    def load(cls, path: Path) -> "Backbone":
+        """Open and verify a network. Raises ArtifactError."""
+        tensors, meta = load_tensors(path, schema=SCHEMA)
+        params = DeepLabParams.model_validate_json(json.dumps(meta["model"]))
+        split = Split.described(meta)
+        network = DeepLabV3Plus(params, len(split.classes), pretrained=False)
+        network.load_state_dict({name: torch.from_numpy(t) for name, t in tensors.items()})
+        return cls(network, params, split)
+
+    def features_of(self, runtime: Runtime) -> Callable[[Tensor], Tensor]:
+        """Return the function from uint8 images to pixel features, by the network in eval mode."""
+        return frozen(self.network, runtime, self.params.encoder.mean, self.params.encoder.std)
+
+    def classifier(self) -> PixelClassifier:
+        """Return the network's own last layer."""
+        weight, bias = self.network.classifier.weight, self.network.classifier.bias
+        return PixelClassifier(self.split, weight.detach()[:, :, 0, 0], bias.detach())
+
+
+def fit(
+    images: Sequence[Path],
+    label_maps: Sequence[np.ndarray],
+    split: Split,
+    params: BackboneParams,
+    *,
+    seed: int,
+    compute: ComputeParams,
+    runtime: Runtime,
+    checkpoint: Checkpoint | None = None,
+    curves: Curves | None = None,
+) -> Backbone:
+    """Train DeepLabV3+ on label maps that hold seen classes and void only.
+
+    Raises:
+        InputError: fewer images than a batch, or encoder weights that do not fit.
+    """
+    if len(images) < params.batch_size:
+        raise InputError(
+            f"backbone.batch_size: {params.batch_size} is more than the {len(images)} training "
+            f"images that split '{split.name}' leaves"
+        )
+    torch.manual_seed(seed)
+    network = DeepLabV3Plus(params.model, len(split.classes))
+    network = network.to(memory_format=torch.channels_last)
+    views = TrainingViews(
+        images, label_maps, params.augmentation, seed=seed, cache_images=compute.cache_images
+    )
+    order = BatchOrder(
+        len(images), params.batch_size, seed=seed, rank=runtime.rank, world_size=runtime.world_size
+    )
+    steps = params.epochs * order.steps_per_epoch
+    optimiser = build_optimiser(
+        params.optimiser,
+        [
+            {"params": list(network.encoder.parameters())},
+            {"params": network.head_parameters(), "lr_factor": params.head_lr_factor},
+        ],
+    )
+    encoder = params.model.encoder
+    prepared = runtime.prepare(_WithNormalisation(network, encoder.mean, encoder.std))
+    train(
+        TrainState({"network": network}, {"network": optimiser}),
+        _step(prepared, optimiser, params, runtime),
+        lambda start: iter(loader(views, order, start, steps, workers=compute.workers)),
+        steps=steps,
+        seed=seed,
+        name=f"backbone {split.name}",
+        runtime=runtime,
+        checkpoint=checkpoint,
+        curves=curves,
+    )
+    return Backbone(network, params.model, split)
+
+
+class _WithNormalisation(nn.Module):
+    """uint8 images in, logits out: on the label grid of the images, or on the feature grid."""
+
+    def __init__(self, network: DeepLabV3Plus, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.network, self.normalise = network, Normalise(mean, std)
+
+    def forward(self, images: Tensor, *, full_resolution: bool) -> Tensor:
+        logits = self.network.classifier(self.network.features(self.normalise(images)))
+        return resize(logits, images.shape[-2:]) if full_resolution else logits
+
+
+def _step(
+    network: nn.Module, optimiser: torch.optim.Optimizer, params: BackboneParams, runtime: Runtime
+) -> Callable[[Any], Losses]:
+    """Return one step: cross-entropy over labelled pixels."""
+    full = params.loss_resolution == "image"
+    divisor = params.batch_size if params.divide_loss_by_batch else 1
+
+    def step(batch: tuple[Tensor, Tensor]) -> Losses:
+        images, labels = (t.to(runtime.device, non_blocking=True) for t in batch)
+        _set_mode(network, frozen_batch_norm=params.frozen_batch_norm)
+        with runtime.autocast():
+            logits = network(images, full_resolution=full)
+        if not full:
+            labels = _on_grid(labels, logits.shape[-2:])
+        rows = logits.float().permute(0, 2, 3, 1).flatten(0, 2)
+        total, count = weighted_cross_entropy(rows, labels.flatten().long())
+        loss = mean_over_processes(runtime, total, count)
+        optimiser.zero_grad(set_to_none=True)
+        runtime.backward(loss / divisor)
+        optimiser.step()
+        return {"loss": runtime.total(loss.detach()) / runtime.world_size}
+
+    return step
+
+
+def _set_mode(network: nn.Module, *, frozen_batch_norm: bool) -> None:
+    network.train()
+    if frozen_batch_norm:
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+
+
+def _on_grid(labels: Tensor, grid: Sequence[int]) -> Tensor:
+    """Resize labels (b, h, w) by the floor rule of `floor_nearest`, on their device."""
+    rows, columns = (torch.arange(g) * n // g for g, n in zip(grid, labels.shape[1:], strict=True))
+    labels = labels.index_select(1, rows.to(labels.device))
+    return labels.index_select(2, columns.to(labels.device))

@@ -1,0 +1,151 @@
+"""ZS3Net as its authors released it: generator and classifier interleaved, leaks included (zs3net §4).
+
+For comparison with the paper only. The ground truth of unseen classes decides which of them appear,
+on how many pixels, and where (§9.1 L1); the network stays in train mode, so its batch statistics
+move over images of unseen classes and end up in the evaluated model (L2).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from zslib.backbones.deeplab import DeepLabV3Plus, resize
+from zslib.benchmark import IGNORE_INDEX, Split
+from zslib.classifier import PixelClassifier
+from zslib.datasets.views import BatchOrder, TrainingViews, loader
+from zslib.features import Normalise, floor_nearest
+from zslib.losses import weighted_cross_entropy
+from zslib.methods.zs3net.generator import Generator, mmd_loss
+from zslib.params import ComputeParams, EncoderParams, OfficialParams, OptimiserParams
+from zslib.training import (
+    Checkpoint,
+    Curves,
+    Losses,
+    SingleProcess,
+    TrainState,
+    build_optimiser,
+    train,
+)
+
+
+def fit(
+    network: DeepLabV3Plus,
+    encoder: EncoderParams,
+    images: Sequence[Path],
+    label_maps: Sequence[np.ndarray],
+    class_embeddings: Float[Tensor, "c e"],
+    split: Split,
+    params: OfficialParams,
+    *,
+    seed: int,
+    compute: ComputeParams,
+    checkpoint: Checkpoint | None = None,
+    curves: Curves | None = None,
+) -> PixelClassifier:
+    """Train on label maps that show unseen classes. Moves the batch statistics of `network`."""
+    torch.manual_seed(seed)
+    dimension = network.classifier.in_channels
+    generator = Generator(class_embeddings.shape[1], dimension, params.generator)
+    head = nn.Conv2d(dimension, len(split.classes), 1)
+    nn.init.uniform_(head.weight)
+    nn.init.uniform_(head.bias)
+    adam = OptimiserParams(name="adam", lr=params.generator.lr, power=0.0)
+    optimisers = {
+        "generator": build_optimiser(adam, generator.parameters()),
+        "head": build_optimiser(params.optimiser, head.parameters()),
+    }
+    views = TrainingViews(
+        images, label_maps, params.augmentation, seed=seed, cache_images=compute.cache_images
+    )
+    order = BatchOrder(len(images), params.batch_size, seed=seed)
+    steps = params.epochs * order.steps_per_epoch
+    iteration = Iteration(network, encoder, generator, head, class_embeddings, split, params)
+    train(
+        TrainState({"network": network, "generator": generator, "head": head}, optimisers),
+        lambda batch: iteration(batch, optimisers),
+        lambda start: iter(loader(views, order, start, steps, workers=compute.workers)),
+        steps=steps,
+        seed=seed,
+        name=f"official {split.name}",
+        runtime=SingleProcess(),
+        checkpoint=checkpoint,
+        curves=curves,
+    )
+    return PixelClassifier(split, head.weight.detach()[:, :, 0, 0], head.bias.detach())
+
+
+class Iteration:
+    """One iteration of §4.4: many generator steps, then one classifier step."""
+
+    def __init__(
+        self,
+        network: DeepLabV3Plus,
+        encoder: EncoderParams,
+        generator: Generator,
+        head: nn.Conv2d,
+        class_embeddings: Float[Tensor, "c e"],
+        split: Split,
+        params: OfficialParams,
+    ) -> None:
+        self._network, self._generator, self._head = network, generator, head
+        self._normalise = Normalise(encoder.mean, encoder.std)
+        self._embeddings, self._split, self._params = class_embeddings, split, params
+        self._weights = torch.ones(len(split.classes))
+        self._weights[list(split.unseen)] = params.unseen_weight
+
+    def __call__(
+        self, batch: tuple[Tensor, Tensor], optimisers: dict[str, torch.optim.Optimizer]
+    ) -> Losses:
+        images, labels = batch
+        with torch.no_grad():
+            real = self._network.train().features(self._normalise(images))
+        inputs, losses = [], []
+        for features, label_map in zip(real, labels.numpy(), strict=True):
+            grid = floor_nearest(label_map, tuple(features.shape[-2:]))
+            shows_unseen = self._split.shows_unseen(grid)
+            fake, steps = self._generate(features, grid, learn=not shows_unseen, optimisers=optimisers)
+            inputs.append(fake if shows_unseen else features)
+            losses += steps
+        loss = self._classify(torch.stack(inputs), labels, optimisers["head"])
+        return {"loss": loss} | ({"mmd": torch.stack(losses).mean()} if losses else {})
+
+    def _generate(
+        self,
+        real: Float[Tensor, "d h w"],
+        grid: UInt8[np.ndarray, "h w"],
+        *,
+        learn: bool,
+        optimisers: dict[str, torch.optim.Optimizer],
+    ) -> tuple[Float[Tensor, "d h w"], list[Tensor]]:
+        """Return the synthetic map of an image (0 where void), taking a step per seen class."""
+        flat = real.flatten(1).T
+        fake, losses = torch.zeros_like(flat), []
+        for label in np.unique(grid[grid != IGNORE_INDEX]).tolist():
+            cells = torch.from_numpy(np.flatnonzero(grid == label))
+            generated = self._generator.sample(self._embeddings[label].expand(len(cells), -1))
+            fake = fake.index_copy(0, cells, generated.detach())
+            if learn and label in self._split.seen:
+                rows = torch.randint(len(cells), (self._params.generator.rows,))
+                target = flat.index_select(0, cells.index_select(0, rows))
+                loss = mmd_loss(generated.index_select(0, rows), target, self._params.generator)
+                optimisers["generator"].zero_grad(set_to_none=True)
+                loss.backward()
+                optimisers["generator"].step()
+                losses.append(loss.detach())
+        return fake.T.reshape(real.shape), losses
+
+    def _classify(
+        self, inputs: Float[Tensor, "b d h w"], labels: Tensor, optimiser: torch.optim.Optimizer
+    ) -> Tensor:
+        """Take one classifier step at full resolution; return the loss, divided by the batch size."""
+        logits = resize(self._head(inputs), labels.shape[-2:]).permute(0, 2, 3, 1).flatten(0, 2)
+        total, weight = weighted_cross_entropy(logits, labels.flatten().long(), self._weights)
+        loss = total / weight.clamp(min=1) / len(inputs)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        return loss.detach()

@@ -1,0 +1,81 @@
+"""Choosing without looking at unseen classes (DESIGN §10).
+
+Every free choice of a clean run is made the same way: hide some seen classes, train as if they were
+the unseen ones, score on training images kept out of that training, average over draws, take the
+best, then train with all seen classes. The backbone has seen the hidden classes, so the scores on
+the way are optimistic; they serve to compare candidates, not to predict a result.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from zslib.artifacts.features import DenseMaps
+from zslib.artifacts.maps import LabelMaps
+from zslib.benchmark import Split
+from zslib.errors import InputError
+from zslib.metrics import scores
+from zslib.params import SelectionParams
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen, and the whole curve it was chosen from."""
+
+    candidates: tuple[float, ...]
+    hiou: tuple[tuple[float, ...], ...]
+    """One row per draw, one score per candidate."""
+    held_out: tuple[tuple[int, ...], ...]
+
+    @property
+    def chosen(self) -> float:
+        """The candidate with the best mean score; the first of equals."""
+        return self.candidates[int(np.argmax(np.mean(self.hiou, axis=0)))]
+
+    def describe(self, classes: Sequence[str]) -> dict[str, Any]:
+        """Return the choice as JSON for an artifact's description."""
+        return {
+            "candidates": list(self.candidates),
+            "hiou": [list(row) for row in self.hiou],
+            "held_out": [[classes[c] for c in draw] for draw in self.held_out],
+            "chosen": self.chosen,
+        }
+
+
+def draw_held_out(split: Split, params: SelectionParams, *, seed: int) -> list[Split]:
+    """Return the split with some seen classes hidden, once per draw; no class is hidden twice.
+
+    Raises:
+        InputError: there are too few seen classes to draw from.
+    """
+    allowed = [
+        c
+        for c in split.seen
+        if params.candidates_from == "all" or split.classes[c] in params.candidates_from
+    ]
+    wanted = params.held_out * params.draws
+    if wanted > len(allowed) or len(split.seen) - params.held_out < 1:
+        raise InputError(
+            f"selection: {params.draws} draws of {params.held_out} classes need {wanted} seen "
+            f"classes, split '{split.name}' has {len(allowed)} to draw from; lower held_out or draws"
+        )
+    order = np.random.default_rng(seed).permutation(allowed).tolist()
+    size = params.held_out
+    return [split.hide(order[start : start + size]) for start in range(0, wanted, size)]
+
+
+def tuning_pairs(
+    maps: DenseMaps, labels: LabelMaps, split: Split
+) -> Iterator[tuple[Tensor, np.ndarray]]:
+    """Yield (pixel features, label map) of the tuning images; classes void in `split` are void."""
+    position = {image_id: index for index, image_id in enumerate(labels.ids)}
+    for image_id, features in zip(maps.ids, maps, strict=True):
+        yield features, split.scored_labels(labels[position[image_id]])
+
+
+def hiou_of(matrix: np.ndarray, split: Split) -> float:
+    """Return the generalised harmonic mean of a confusion matrix."""
+    return scores(matrix, seen=split.seen, unseen=split.unseen)["hiou"]

@@ -1,0 +1,320 @@
+"""The one training loop: device, precision, distribution, checkpoints, curves.
+
+Every random choice of a training run is a function of (seed, step): data order and augmentation draw
+from counters, and torch's generator is reseeded at every step. A run that is killed and resumed
+therefore continues exactly as if nothing had happened, with no generator state to save.
+
+Only this module knows about devices. One process on a CPU needs nothing but torch; a GPU or several
+processes go through Lightning Fabric (torchrun, SLURM), imported only then: it takes seconds.
+"""
+
+import logging
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from tqdm import tqdm
+
+from zslib.artifacts.publish import publish
+from zslib.errors import InputError
+from zslib.params import ComputeParams, OptimiserParams
+
+log = logging.getLogger(__name__)
+
+Batch = Any
+Losses = Mapping[str, Tensor]
+
+
+# --- where it runs -------------------------------------------------------------------------------
+
+
+class Runtime(Protocol):
+    """What a training step may ask of the machine."""
+
+    device: torch.device
+    rank: int
+    world_size: int
+
+    def prepare(self, module: nn.Module) -> nn.Module:
+        """Move a module to the device; wrap it if several processes train it together."""
+
+    def backward(self, loss: Tensor) -> None: ...
+
+    def autocast(self) -> AbstractContextManager[Any]: ...
+
+    def total(self, value: Tensor) -> Tensor:
+        """Sum over processes, without gradient."""
+
+    def barrier(self) -> None: ...
+
+
+class SingleProcess:
+    """One CPU process, float32."""
+
+    device = torch.device("cpu")
+    rank = 0
+    world_size = 1
+
+    def prepare(self, module: nn.Module) -> nn.Module:
+        return module
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def total(self, value: Tensor) -> Tensor:
+        return value.detach()
+
+    def barrier(self) -> None:
+        return None
+
+
+class FabricRuntime:
+    """A GPU, or several processes on any device, by Lightning Fabric."""
+
+    def __init__(self, params: ComputeParams, *, accelerator: str, processes: int) -> None:
+        from lightning_fabric import Fabric
+
+        bf16 = accelerator == "cuda" and torch.cuda.is_bf16_supported()
+        automatic = "bf16-mixed" if bf16 else "32-true"
+        precision = {"auto": automatic, "32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+        self._fabric = Fabric(
+            accelerator=accelerator,
+            devices=processes,
+            num_nodes=params.nodes,
+            strategy="ddp" if processes * params.nodes > 1 else "auto",
+            precision=precision[params.precision],
+        )
+        self._fabric.launch()
+        self.device = self._fabric.device
+        self.rank = self._fabric.global_rank
+        self.world_size = self._fabric.world_size
+
+    def prepare(self, module: nn.Module) -> nn.Module:
+        if self.world_size > 1 and self.device.type == "cuda":
+            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        return self._fabric.setup_module(module)
+
+    def backward(self, loss: Tensor) -> None:
+        self._fabric.backward(loss)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return self._fabric.autocast()
+
+    def total(self, value: Tensor) -> Tensor:
+        return self._fabric.all_reduce(value.detach(), reduce_op="sum")
+
+    def barrier(self) -> None:
+        self._fabric.barrier()
+
+
+def start_runtime(params: ComputeParams) -> Runtime:
+    """Return the runtime that `compute` asks for; under torchrun or SLURM, join the others.
+
+    Raises:
+        InputError: a GPU is asked for and there is none.
+    """
+    if params.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("compute.device: 'cuda' asked for, but torch sees no GPU; use 'auto'")
+    use_gpu = params.device != "cpu" and torch.cuda.is_available()
+    launched = int(os.environ.get("LOCAL_WORLD_SIZE", params.devices))
+    torch.use_deterministic_algorithms(not use_gpu)
+    if not use_gpu and launched * params.nodes == 1:
+        return SingleProcess()
+    return FabricRuntime(params, accelerator="cuda" if use_gpu else "cpu", processes=launched)
+
+
+def mean_over_processes(runtime: Runtime, total: Tensor, count: Tensor) -> Tensor:
+    """Return total / count over the whole global batch, scaled so that averaged gradients are right.
+
+    Gradients are averaged over processes, each of which holds another number of labelled pixels: the
+    mean of the means would not be the mean. An empty batch gives 0, not NaN (spnet §9.5).
+    """
+    return total * runtime.world_size / runtime.total(count).clamp(min=1)
+
+
+# --- optimisers ----------------------------------------------------------------------------------
+
+
+def build_optimiser(params: OptimiserParams, groups: Iterable[Any]) -> Optimizer:
+    """Return the optimiser; `groups` are parameters, or torch parameter groups with `lr_factor`."""
+    groups = [g if isinstance(g, dict) else {"params": [g]} for g in groups]
+    for group in groups:
+        group["lr"] = params.lr * group.pop("lr_factor", 1.0)
+    shared = {"lr": params.lr, "weight_decay": params.weight_decay}
+    match params.name:
+        case "sgd":
+            optimiser: Optimizer = torch.optim.SGD(groups, momentum=params.momentum, **shared)
+        case "adam":
+            optimiser = torch.optim.Adam(groups, **shared)
+        case "adamw":
+            optimiser = torch.optim.AdamW(groups, **shared)
+    for group in optimiser.param_groups:
+        group["initial_lr"], group["power"] = group["lr"], params.power
+    return optimiser
+
+
+def poly_lr(lr: float, step: int, total_steps: int, *, power: float = 0.9) -> float:
+    """Return lr (1 - t/T)^power (zs3net §2, spnet §5)."""
+    return lr * (1 - step / total_steps) ** power
+
+
+# --- the loop ------------------------------------------------------------------------------------
+
+
+@dataclass
+class TrainState:
+    """All that a run needs to go on: modules, optimisers, and how many steps are done."""
+
+    modules: dict[str, nn.Module]
+    optimisers: dict[str, Optimizer]
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a run keeps its state, and how often."""
+
+    folder: Path
+    seconds: float
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "state.pt"
+
+
+def train(
+    state: TrainState,
+    step: Callable[[Batch], Losses],
+    batches: Callable[[int], Iterator[Batch]],
+    *,
+    steps: int,
+    seed: int,
+    name: str,
+    runtime: Runtime,
+    checkpoint: Checkpoint | None = None,
+    curves: "Curves | None" = None,
+) -> None:
+    """Run `steps` optimisation steps, resuming from `checkpoint` if it holds a state.
+
+    `step` does forward, backward and the optimisers' steps, and returns the losses to log;
+    `batches(t)` yields the batches from step t on. Learning rates follow each group's poly schedule.
+
+    Raises:
+        InputError: a loss is not finite; the last good checkpoint is kept.
+    """
+    if checkpoint is not None:
+        _resume(state, checkpoint)
+    saved_at = time.monotonic()
+    steps_left = range(state.step, steps)
+    shown = progress(steps_left, name=name, initial=state.step, total=steps, quiet=runtime.rank > 0)
+    for index, batch in zip(shown, batches(state.step), strict=False):
+        torch.manual_seed(_mix(seed, index, runtime.rank))
+        for optimiser in state.optimisers.values():
+            for group in optimiser.param_groups:
+                group["lr"] = poly_lr(
+                    group["initial_lr"], index, steps, power=group["power"]
+                )
+        losses = {key: float(value) for key, value in step(batch).items()}
+        _refuse_divergence(losses, name=name, step=index)
+        state.step = index + 1
+        if curves is not None and runtime.rank == 0:
+            curves.add(index, losses)
+        if checkpoint is not None and time.monotonic() - saved_at >= checkpoint.seconds:
+            _save(state, checkpoint, runtime)
+            saved_at = time.monotonic()
+    if state.step < steps:
+        raise RuntimeError(f"{name}: batches ended at step {state.step} of {steps}")
+
+
+def progress(items: Any, *, name: str, quiet: bool = False, **options: Any) -> Any:
+    """Show progress over `items`: a bar on a terminal, a line every ten seconds elsewhere."""
+    pace = 0.2 if sys.stderr.isatty() else 10.0
+    return tqdm(items, desc=name, mininterval=pace, disable=quiet, dynamic_ncols=True, **options)
+
+
+def _mix(*keys: int) -> int:
+    """Hash small integers into one 63-bit seed."""
+    import numpy as np
+
+    return int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _refuse_divergence(losses: Mapping[str, float], *, name: str, step: int) -> None:
+    for key, value in losses.items():
+        if not math.isfinite(value):
+            raise InputError(
+                f"{name}: loss '{key}' is {value} at step {step}; lower its learning rate "
+                "(the last checkpoint before this step is kept)"
+            )
+
+
+def _save(state: TrainState, checkpoint: Checkpoint, runtime: Runtime) -> None:
+    if runtime.rank == 0:
+        content = {
+            "modules": {name: module.state_dict() for name, module in state.modules.items()},
+            "optimisers": {name: o.state_dict() for name, o in state.optimisers.items()},
+            "step": state.step,
+        }
+        with publish(checkpoint.file) as temporary:
+            torch.save(content, temporary)
+    runtime.barrier()
+
+
+def _resume(state: TrainState, checkpoint: Checkpoint) -> None:
+    if not checkpoint.file.exists():
+        return
+    content = torch.load(checkpoint.file, weights_only=True, map_location="cpu")
+    for name, module in state.modules.items():
+        module.load_state_dict(content["modules"][name])
+    for name, optimiser in state.optimisers.items():
+        optimiser.load_state_dict(content["optimisers"][name])
+    state.step = content["step"]
+    log.info("resuming at step %d from %s", state.step, checkpoint.file)
+
+
+# --- curves --------------------------------------------------------------------------------------
+
+
+class Curves:
+    """Training curves, averaged over windows of steps, written by dvclive for `dvc plots`."""
+
+    def __init__(self, folder: Path, *, every: int) -> None:
+        self._rows: list[tuple[int, dict[str, float]]] = []
+        self._sums: dict[str, float] = {}
+        self._count = 0
+        self._folder = folder
+        self._every = every
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Add one step's values."""
+        for key, value in values.items():
+            self._sums[key] = self._sums.get(key, 0.0) + value
+        self._count += 1
+        if (step + 1) % self._every == 0:
+            self._rows.append((step + 1, {k: v / self._count for k, v in self._sums.items()}))
+            self._sums, self._count = {}, 0
+
+    def write(self) -> None:
+        """Publish the curves as a dvclive folder: plots/metrics/<name>.tsv and metrics.json."""
+        from dvclive import Live
+
+        with publish(self._folder) as temporary:
+            options = {"dvcyaml": None, "save_dvc_exp": False, "report": None}
+            with Live(str(temporary), monitor_system=False, **options) as live:
+                for step, values in self._rows:
+                    live.step = step
+                    for key, value in values.items():
+                        live.log_metric(key, round(value, 6))
+                    live.make_summary()
