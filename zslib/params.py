@@ -77,6 +77,10 @@ class CorpusTraining(Section):
     epochs: int = Field(5, ge=1)
     negative: int = Field(10, ge=1)
     min_count: int = Field(1, ge=1)
+    subsample: float = Field(1e-3, ge=0)
+    """Words more frequent than this share of the corpus are thinned; 0 keeps all."""
+    subword_buckets: int = Field(20_000, ge=1)
+    """fastText: rows that the character n-grams share."""
     seed: int = 0
 
 
@@ -87,7 +91,7 @@ class VectorSourceParams(Section):
     train: CorpusTraining | None = None
     format: Literal["text", "binary", "gensim", "fasttext"] | None = None
     aliases: dict[str, str] = {}
-    """Class name -> what to look up instead."""
+    """Class name -> what to look up where the vectors lack the name itself."""
     multiword: Literal["token", "mean"] = "mean"
 
     @model_validator(mode="after")
@@ -164,7 +168,7 @@ class BackboneParams(Section):
     """ASPP, decoder and classifier learn this many times faster than the encoder."""
     frozen_batch_norm: bool = False
     loss_resolution: Literal["image", "grid"] = "image"
-    """Cross-entropy on logits resized to the image, or on the feature grid (a third cheaper)."""
+    """Cross-entropy on logits resized to the image, or on the feature grid (cheaper)."""
     divide_loss_by_batch: bool = False
     """The released ZS3Net divides the mean loss by the batch size once more."""
     epochs: int = Field(ge=1)
@@ -175,6 +179,8 @@ class FeatureParams(Section):
     """Views and sizes of the feature cache (DESIGN §3)."""
 
     short_side: int = Field(312, ge=8)
+    label_rule: Literal["floor", "corners"] = "floor"
+    """How labels come to the feature grid: as published, or where upsampling puts each cell."""
     rows_per_class: int = Field(128, ge=1)
     """Pixel bank: at most this many feature rows per image and class."""
     tuning_images: int = Field(200, ge=1)
@@ -254,7 +260,8 @@ class OfficialParams(Section):
 class Zs3netParams(Section):
     """ZS3Net."""
 
-    protocols: list[Literal["clean", "official"]] = Field(min_length=1)
+    official_splits: list[str]
+    """Splits that the released training loop is run on as well; it is the costly one."""
     vectors: VectorRecipe
     generator: GeneratorParams
     classifier: ClassifierParams

@@ -44,8 +44,9 @@ class Runtime(Protocol):
     rank: int
     world_size: int
 
-    def prepare(self, module: nn.Module) -> nn.Module:
-        """Move a module to the device; wrap it if several processes train it together."""
+    def prepare(self, module: nn.Module, optimiser: Optimizer) -> tuple[nn.Module, Optimizer]:
+        """Move a module to the device, wrapped as processes and precision need it; and so its
+        optimiser. The module and the optimiser given stay the ones that hold the state."""
 
     def backward(self, loss: Tensor) -> None: ...
 
@@ -58,14 +59,17 @@ class Runtime(Protocol):
 
 
 class SingleProcess:
-    """One CPU process, float32."""
+    """One CPU process, float32, the same bytes every time."""
 
     device = torch.device("cpu")
     rank = 0
     world_size = 1
 
-    def prepare(self, module: nn.Module) -> nn.Module:
-        return module
+    def __init__(self) -> None:
+        torch.use_deterministic_algorithms(True)
+
+    def prepare(self, module: nn.Module, optimiser: Optimizer) -> tuple[nn.Module, Optimizer]:
+        return module, optimiser
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()
@@ -101,10 +105,10 @@ class FabricRuntime:
         self.rank = self._fabric.global_rank
         self.world_size = self._fabric.world_size
 
-    def prepare(self, module: nn.Module) -> nn.Module:
+    def prepare(self, module: nn.Module, optimiser: Optimizer) -> tuple[nn.Module, Optimizer]:
         if self.world_size > 1 and self.device.type == "cuda":
             module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
-        return self._fabric.setup_module(module)
+        return self._fabric.setup(module, optimiser)
 
     def backward(self, loss: Tensor) -> None:
         self._fabric.backward(loss)
@@ -129,7 +133,6 @@ def start_runtime(params: ComputeParams) -> Runtime:
         raise InputError("compute.device: 'cuda' asked for, but torch sees no GPU; use 'auto'")
     use_gpu = params.device != "cpu" and torch.cuda.is_available()
     launched = int(os.environ.get("LOCAL_WORLD_SIZE", params.devices))
-    torch.use_deterministic_algorithms(not use_gpu)
     if not use_gpu and launched * params.nodes == 1:
         return SingleProcess()
     return FabricRuntime(params, accelerator="cuda" if use_gpu else "cpu", processes=launched)

@@ -90,8 +90,8 @@ def class_vector(
 ) -> np.ndarray:
     """Return the raw vector (d,) float32 of one class.
 
-    The alias of the name, if it has one, is looked up in its place ("tvmonitor" -> "tv"). A name of
-    one word is its token. Of several (separated by spaces, underscores or hyphens: a suffix counts
+    A name that the file has is taken as it is; else its alias, if it has one, is looked up in its
+    place ("tvmonitor" -> "tv"). A name of one word is its token. Of several (separated by spaces, underscores or hyphens: a suffix counts
     as a word), `mean` averages the raw vectors; `token` looks for the joined token
     ("potted_plant") first and averages where there is none.
 
@@ -99,7 +99,7 @@ def class_vector(
         InputError: a word is not in the vocabulary (and has no subwords), or its vector is zero or
             not finite.
     """
-    text = aliases.get(name, name)
+    text = name if "_".join(name.split()) in vectors.key_to_index else aliases.get(name, name)
     words = [word for word in re.split(r"[\s_-]+", text) if word]
     if not words:
         raise InputError(f"{source}: class '{name}' has no word to look up; correct the name")

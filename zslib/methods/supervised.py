@@ -20,7 +20,7 @@ from zslib.benchmark import Split
 from zslib.classifier import PixelClassifier
 from zslib.datasets.views import BatchOrder, TrainingViews, loader
 from zslib.errors import InputError
-from zslib.features import Normalise, frozen
+from zslib.features import Normalise, corner_indices, frozen
 from zslib.losses import weighted_cross_entropy
 from zslib.params import BackboneParams, ComputeParams, DeepLabParams
 from zslib.training import (
@@ -68,7 +68,7 @@ class Backbone:
     def classifier(self) -> PixelClassifier:
         """Return the network's own last layer."""
         weight, bias = self.network.classifier.weight, self.network.classifier.bias
-        return PixelClassifier(self.split, weight.detach()[:, :, 0, 0], bias.detach())
+        return PixelClassifier(self.split, weight.detach().cpu()[:, :, 0, 0], bias.detach().cpu())
 
 
 def fit(
@@ -111,10 +111,12 @@ def fit(
         ],
     )
     encoder = params.model.encoder
-    prepared = runtime.prepare(_WithNormalisation(network, encoder.mean, encoder.std))
+    prepared, stepping = runtime.prepare(
+        _WithNormalisation(network, encoder.mean, encoder.std), optimiser
+    )
     train(
         TrainState({"network": network}, {"network": optimiser}),
-        _step(prepared, optimiser, params, runtime),
+        _step(prepared, stepping, params, runtime),
         lambda start: iter(loader(views, order, start, steps, workers=compute.workers)),
         steps=steps,
         seed=seed,
@@ -172,7 +174,8 @@ def _set_mode(network: nn.Module, *, frozen_batch_norm: bool) -> None:
 
 
 def _on_grid(labels: Tensor, grid: Sequence[int]) -> Tensor:
-    """Resize labels (b, h, w) by the floor rule of `floor_nearest`, on their device."""
-    rows, columns = (torch.arange(g) * n // g for g, n in zip(grid, labels.shape[1:], strict=True))
-    labels = labels.index_select(1, rows.to(labels.device))
-    return labels.index_select(2, columns.to(labels.device))
+    """Resize labels (b, h, w) to the pixels that corners-aligned upsampling puts the cells on."""
+    for axis, cells in enumerate(grid, start=1):
+        indices = torch.from_numpy(corner_indices(labels.shape[axis], cells))
+        labels = labels.index_select(axis, indices.to(labels.device))
+    return labels

@@ -164,7 +164,7 @@ def _place_apart(
 
 
 def _place(thing: Thing, layout: _Layout, rng: np.random.Generator) -> _Placed:
-    half_length = float(np.exp(rng.uniform(np.log(14), np.log(30))))
+    half_length = float(np.exp(rng.uniform(np.log(17), np.log(36))))
     x = rng.uniform(0.4 * half_length, layout.width - 0.4 * half_length)
     top, bottom = layout.extent(_band_for(thing, layout, rng))
     if thing.shape in ("fish", "bird") and rng.random() < 0.6:

@@ -1,0 +1,44 @@
+"""conf/ composes into valid parameters, and params.yaml is what it composes into by default."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tools.compose_params import compose
+from zslib.params import load_params
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+def names(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def test_params_yaml_is_the_default_composition(project: Path, tmp_path: Path) -> None:
+    compose(tmp_path / "params.yaml")
+    in_force = yaml.safe_load((project / "params.yaml").read_text())
+    assert in_force == yaml.safe_load((tmp_path / "params.yaml").read_text()), (
+        "params.yaml is not what conf/ composes into: edit conf/, then `make params`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "recipe"), [*itertools.product(names("benchmark"), names("recipe"))]
+)
+def test_each_benchmark_is_complete_with_each_recipe(
+    benchmark: str, recipe: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "params.yaml"
+    compose(path, f"benchmark={benchmark}", f"recipe={recipe}")
+    params = load_params(path)
+    assert params.splits
+    # Nothing is left to the defaults of zslib/params.py, which DVC does not track.
+    assert params.model_dump(mode="json") == yaml.safe_load(path.read_text())
+
+
+@pytest.mark.parametrize("compute", names("compute"))
+def test_each_compute_group_is_valid(compute: str, tmp_path: Path) -> None:
+    compose(tmp_path / "params.yaml", f"compute={compute}")
+    load_params(tmp_path / "params.yaml")

@@ -1,0 +1,97 @@
+"""What makes a stage run again: code, parameters, and the stages before it."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import pytest
+
+from tools.code_deps import is_code, updated
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def generated() -> dict[Path, str]:
+    return dict(updated(PROJECT))
+
+
+def test_code_dependencies_are_those_of_the_import_graph(generated: dict[Path, str]) -> None:
+    stale = [str(path) for path, text in generated.items() if path.read_text() != text]
+    assert not stale, "run `make deps`"
+
+
+def test_generating_code_dependencies_touches_nothing_else(generated: dict[Path, str]) -> None:
+    for path, text in generated.items():
+        assert without_code(text) == without_code(path.read_text())
+
+
+def without_code(text: str) -> list[str]:
+    # A stage without other dependencies gets its `deps:` from the generator.
+    lines = [line for line in text.splitlines() if not is_code(line)]
+    return re.sub(r"\n +deps:(?=\n +\w+:)", "", "\n".join(lines)).splitlines()
+
+
+def test_a_method_does_not_depend_on_the_code_of_another(graph: Any) -> None:
+    for stage in graph:
+        if not stage.addressing.startswith("pipelines/"):
+            continue
+        own = stage.addressing.split("/")[1]
+        others = [
+            dep.def_path
+            for dep in stage.deps
+            if dep.def_path.startswith("zslib/methods/")
+            and not dep.def_path.startswith(f"zslib/methods/{own}")
+            and dep.def_path != "zslib/methods/supervised.py"  # the backbone, shared by all
+        ]
+        assert not others, stage.addressing
+
+
+def test_the_report_comes_after_every_evaluation(
+    graph: Any, short_name: Callable[[Any], str]
+) -> None:
+    evaluations = {s for s in graph if "evaluate" in short_name(s)}
+    methods = {path.parent.name for path in PROJECT.glob("pipelines/*/dvc.yaml")} - {"world"}
+    assert {short_name(s).split("/")[0] for s in evaluations} == methods
+    (report,) = (stage for stage in graph if stage.addressing == "report")
+    assert evaluations <= nx.descendants(graph, report)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "expected"),
+    [
+        (
+            "zs3net.generator.lr",
+            {"zs3net/generator", "zs3net/classifier", "zs3net/evaluate", "report"},
+        ),
+        (
+            "zs3net.official.unseen_weight",
+            {
+                "zs3net/official",
+                "zs3net/official_val_maps",
+                "zs3net/evaluate_official",
+                "report",
+            },
+        ),
+        (
+            "spnet.gammas",
+            {"spnet/train", "spnet/evaluate", "spnet/evaluate_calibrated", "report"},
+        ),
+        ("report.pictures", {"report"}),
+        ("compute.device", set()),
+    ],
+)
+def test_a_parameter_reruns_what_depends_on_it_and_no_more(
+    parameter: str, expected: set[str], graph: Any, short_name: Callable[[Any], str]
+) -> None:
+    changed = {stage for stage in graph if any(tracks(dep, parameter) for dep in stage.deps)}
+    downstream = {after for stage in changed for after in nx.ancestors(graph, stage)}
+    assert {short_name(stage) for stage in changed | downstream} == expected
+
+
+def tracks(dependency: Any, parameter: str) -> bool:
+    """Whether a DVC dependency is on parameters, this one or a section around it among them."""
+    names = getattr(dependency, "params", None) or []
+    return any(f"{parameter}.".startswith(f"{name}.") for name in names)

@@ -1,0 +1,91 @@
+"""`zslib doctor`, `audit` and `leaderboard` as a user meets them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from zslib.cli import main
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project with a dataset of three classes, and params.yaml for it."""
+    monkeypatch.chdir(tmp_path)
+    lists = tmp_path / "voc" / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    for kind, role, name in [("train", "train", "a"), ("val", "val", "b")]:
+        (lists / f"{kind}.txt").write_text(name)
+        for sub, suffix, shape in [
+            ("JPEGImages", "jpg", (4, 4, 3)),
+            ("SegmentationClass", "png", (4, 4)),
+        ]:
+            path = tmp_path / "voc" / sub / f"{name}.{suffix}"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(np.full(shape, 1, np.uint8)).save(path)
+    params = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    params["benchmark"] |= {"classes": ["sky", "horse", "zebra"], "unseen": {"u": ["zebra"]}}
+    params |= {"splits": ["u"], "dataset": {"layout": "voc12", "root": "voc", "lists": "train"}}
+    params["zs3net"]["official_splits"] = ["u"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    return tmp_path
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+def test_doctor_says_what_the_images_hold(folder: Path) -> None:
+    result = invoke("doctor")
+    assert result.exit_code == 0, result.output
+    assert "train: 1 images, 0.00% of the pixels void, classes never present: sky, zebra" in (
+        result.output
+    )
+    assert "no problem(s) in voc" in result.output
+
+
+def test_doctor_lists_every_problem(folder: Path) -> None:
+    (folder / "voc" / "JPEGImages" / "a.jpg").unlink()
+    Image.fromarray(np.full((4, 4), 7, np.uint8)).save(folder / "voc/SegmentationClass/b.png")
+    result = invoke("doctor")
+    assert result.exit_code == 2
+    assert "a.jpg: is missing" in result.output
+    assert "b.png: holds label values 7" in result.output
+    assert "2 problem(s) in voc" in result.output
+
+
+def test_doctor_looks_where_it_is_told(folder: Path) -> None:
+    (folder / "voc").rename(folder / "elsewhere")
+    assert invoke("doctor").exit_code == 2
+    assert invoke("doctor", "--root", "elsewhere").exit_code == 0
+    result = invoke("doctor", "--root", "elsewhere", "--lists", "trainaug")
+    assert result.exit_code == 2
+    assert "trainaug.txt" in result.output
+
+
+@pytest.mark.parametrize("command", ["doctor", "audit"])
+def test_wrong_parameters_end_in_one_line(command: str, folder: Path) -> None:
+    (folder / "params.yaml").write_text("seed: many")
+    result = invoke(command)
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert "params.yaml: seed" in result.stderr
+
+
+def test_debug_raises(folder: Path) -> None:
+    (folder / "params.yaml").write_text("seed: many")
+    assert type(invoke("doctor", "--debug").exception).__name__ == "InputError"
+
+
+@pytest.mark.parametrize("content", [None, "", "a,b\n1,2\n"])
+def test_leaderboard_refuses_what_is_none(folder: Path, content: str | None) -> None:
+    if content is not None:
+        (folder / "board.csv").write_text(content)
+    result = invoke("leaderboard", "board.csv")
+    assert result.exit_code == 2
+    assert "error: board.csv: " in result.stderr

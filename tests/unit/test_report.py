@@ -1,0 +1,482 @@
+"""The leaderboard and the report, on a benchmark of six classes and six small pictures."""
+
+import csv
+import json
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zslib.artifacts.maps import open_label_maps, write_label_maps
+from zslib.artifacts.store import write_arrays
+from zslib.artifacts.weights import save_tensors
+from zslib.benchmark import Split
+from zslib.datasets.decode import checksum
+from zslib.datasets.index import ImageEntry, ImageIndex
+from zslib.embeddings.table import ClassVectors, save_class_vectors
+from zslib.errors import ArtifactError, InputError
+from zslib.metrics import confusion_matrix, marginals, scores
+from zslib.params import BenchmarkParams
+from zslib.report import aggregate, leaderboard_rows, read_leaderboard, results
+from zslib.report.build import Inputs, build
+from zslib.report.charts import shared_top
+from zslib.report.leaderboard import COLUMNS, METHODS, to_csv
+from zslib.report.matrices import colours, destinations, row_normalised
+from zslib.report.pictures import choose_pictures, picture_colours
+from zslib.report.tables import read_costs
+
+ROOT = Path(__file__).parents[2]
+CLASSES = ("background", "cat", "dog", "<cow> & calf", "sheep", "horse")
+UNSEEN = ("<cow> & calf", "horse")
+DESIGN_COLUMNS = (
+    "benchmark, split, method, protocol, setting, seed, miou_seen, miou_unseen, hiou, miou, "
+    "pixel_accuracy, mean_accuracy, fwiou"
+)
+ROWS = (
+    ("spnet", "clean"),
+    ("spnet-c", "clean"),
+    ("zs3net", "clean"),
+    ("zs3net", "official"),
+    ("supervised", "clean"),
+)
+SPLIT = Split.named("u2", CLASSES, unseen=UNSEEN, void=())
+BENCHMARK = BenchmarkParams(name="toy", classes=list(CLASSES), unseen={"u2": list(UNSEEN)})
+
+
+def truth_maps() -> list[np.ndarray]:
+    """Six maps; 1 and 3 show class 3 (more of it in 3), 4 shows class 5, one pixel each is void."""
+    maps = [np.zeros((20, 24), np.uint8) for _ in range(6)]
+    for index, class_id, side in [(0, 1, 6), (1, 3, 5), (2, 2, 7), (3, 3, 9), (4, 5, 8), (5, 4, 4)]:
+        maps[index][2 : 2 + side, 3 : 3 + side] = class_id
+        maps[index][0, 0] = 255
+    return maps
+
+
+def predicted_maps(truth: list[np.ndarray], errors: int) -> list[np.ndarray]:
+    """The truth with `errors` columns of every map set to class 1."""
+    predictions = []
+    for label_map in truth:
+        prediction = np.where(label_map == 255, 0, label_map)
+        prediction[:, 3 : 3 + errors] = 1
+        predictions.append(prediction.astype(np.uint8))
+    return predictions
+
+
+def score_file(matrix: np.ndarray, method: str, protocol: str, seed: int = 0) -> dict:
+    groups = {"seen": SPLIT.seen, "unseen": SPLIT.unseen}
+    figures = scores(matrix, **groups)
+    return {
+        "split": "u2",
+        "method": method,
+        "protocol": protocol,
+        "setting": "inductive",
+        "seed": seed,
+        **figures,
+        "interval95": {
+            name: [0.9 * figures[name], 1.0] for name in ("hiou", "miou_seen", "miou_unseen")
+        },
+        "protocols": {
+            "absent_classes_zero": scores(matrix, **groups, absent="zero"),
+            "restricted_to_unseen": {"miou_unseen": 0.625},
+            "without_background": figures,
+        },
+        "class_iou": dict.fromkeys(CLASSES, 0.25) | {"sheep": None},
+    }
+
+
+class Project:
+    """A benchmark's folders below `root`, as the stages before `report` leave them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.ids = [f"picture{index}" for index in range(6)]
+        self.truth = truth_maps()
+        self.inputs = Inputs(
+            root / "results/toy", root / "evaluations/toy", root / "artifacts/toy", root / "none"
+        )
+        self._write_dataset()
+        self._write_choices()
+        for errors, (method, protocol) in enumerate(ROWS):
+            self.write_result(method, protocol, errors=errors)
+
+    def write_result(
+        self, method: str, protocol: str, *, errors: int = 1, seed: int = 0, split: Split = SPLIT
+    ) -> Path:
+        predictions = predicted_maps(self.truth, errors)
+        pairs = zip(self.truth, predictions, strict=True)
+        matrices = [confusion_matrix(t, p, len(CLASSES)) for t, p in pairs]
+        total = np.sum(matrices, axis=0)
+        folder = self.inputs.evaluations / "u2" / f"{method}-{protocol}"
+        arrays = {
+            "generalised": total,
+            "restricted": total,
+            "per_image": np.stack([marginals(m) for m in matrices]),
+        }
+        meta = split.describe() | {"ids": self.ids}
+        write_arrays(folder / "confusion.h5", arrays, schema="confusion/1", meta=meta)
+        write_label_maps(
+            folder / "predictions.h5",
+            self.ids,
+            predictions,
+            schema="predictions/1",
+            meta=split.describe(),
+        )
+        path = self.inputs.scores / f"u2-{method}-{protocol}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(score_file(total, method, protocol, seed)))
+        return path
+
+    def build(self, *, pictures: int = 3, seed: int = 0) -> tuple[list[dict], str]:
+        leaderboard, html = build(self.inputs, BENCHMARK, ["u2"], seed=seed, pictures=pictures)
+        return list(csv.DictReader(leaderboard.splitlines())), html
+
+    def _write_dataset(self) -> None:
+        folder, entries = self.root / "images", []
+        folder.mkdir(parents=True)
+        for index, name in enumerate(self.ids):
+            path = folder / f"{name}.png"
+            Image.new("RGB", (24, 20), (index * 40, 90, 120)).save(path)
+            xxh3 = checksum(path.read_bytes())
+            entries.append(
+                ImageEntry(id=name, role="val", path=path.name, width=24, height=20, xxh3=xxh3)
+            )
+        artifacts = self.inputs.artifacts
+        ImageIndex(root=str(folder), images=tuple(entries)).save(artifacts / "index/images.json")
+        write_label_maps(
+            artifacts / "val_labels.h5", self.ids, self.truth, schema="labels/1", meta={}
+        )
+        rows = np.eye(6, 4, dtype=np.float32) + np.arange(6, dtype=np.float32)[:, None] / 10
+        vectors = ClassVectors("word2vec", CLASSES, rows, {})
+        save_class_vectors(artifacts / "vectors/word2vec.safetensors", vectors)
+
+    def _write_choices(self) -> None:
+        details = {
+            "candidates": [0.1, 1.0, 10.0],
+            "hiou": [[0.1, 0.4, 0.2], [0.2, 0.3, 0.1]],
+            "held_out": [["cat"], ["dog"]],
+            "chosen": 1.0,
+        }
+        for method, parameter in (("zs3net", "unseen_weight"), ("spnet", "gamma")):
+            meta = SPLIT.describe() | {"gamma": 0.0, "details": {parameter: details}}
+            path = self.inputs.artifacts / f"u2/{method}/classifier.safetensors"
+            save_tensors(path, {"bias": np.zeros(6)}, schema="classifier/1", meta=meta)
+
+
+@pytest.fixture
+def project(tmp_path):
+    return Project(tmp_path)
+
+
+# --- leaderboard.csv -----------------------------------------------------------------------------
+
+
+def test_leaderboard_has_the_columns_of_the_design_first(project):
+    header = to_csv(leaderboard_rows(project.inputs.scores)).splitlines()[0]
+    assert header.startswith(DESIGN_COLUMNS.replace(" ", ""))
+    assert "hiou_low,hiou_high" in header
+    assert "miou_unseen_restricted" in header
+
+
+def test_leaderboard_holds_the_scores_in_the_order_of_the_field(project):
+    rows, _ = project.build()
+    assert [(row["method"], row["protocol"]) for row in rows] == list(ROWS)
+    written = json.loads((project.inputs.scores / "u2-zs3net-official.json").read_text())
+    official = rows[3]
+    assert official["benchmark"] == "toy"
+    assert float(official["hiou"]) == pytest.approx(written["hiou"], abs=1e-6)
+    assert float(official["miou_unseen_low"]) == pytest.approx(
+        written["interval95"]["miou_unseen"][0], abs=1e-6
+    )
+    assert float(official["miou_unseen_restricted"]) == 0.625
+
+
+def test_seeds_and_splits_are_ordered_by_number(tmp_path):
+    base = score_file(np.eye(6, dtype=int), "spnet", "clean")
+    for split, seed in [("u10", 0), ("u2", 1), ("u2", 0)]:
+        path = tmp_path / f"{split}-{seed}.json"
+        path.write_text(json.dumps(base | {"split": split, "seed": seed}))
+    rows = leaderboard_rows(tmp_path)
+    assert [(row["split"], row["seed"]) for row in rows] == [("u2", 0), ("u2", 1), ("u10", 0)]
+
+
+def test_a_split_that_is_not_wanted_is_left_out_with_a_line(project, caplog):
+    other = score_file(np.eye(6, dtype=int), "spnet", "clean") | {"split": "u9"}
+    (project.inputs.scores / "u9-spnet-clean.json").write_text(json.dumps(other))
+    with caplog.at_level("INFO"):
+        rows, _ = project.build()
+    assert {row["split"] for row in rows} == {"u2"}
+    assert "u9-spnet-clean.json: left out" in caplog.text
+
+
+def test_reading_a_leaderboard_gives_its_rows_back(project, tmp_path):
+    rows = leaderboard_rows(project.inputs.scores)
+    path = tmp_path / "leaderboard.csv"
+    path.write_text(to_csv(rows))
+    again = read_leaderboard(path)
+    assert to_csv(again) == path.read_text()
+    assert again[0]["hiou"] == pytest.approx(rows[0]["hiou"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("method,hiou\nspnet,0.5\n", "column 'benchmark' is missing"),
+        (",".join(COLUMNS) + "\n" + ",".join(["x"] * len(COLUMNS)) + "\n", "is no leaderboard"),
+    ],
+)
+def test_a_file_that_is_no_leaderboard_is_refused(tmp_path, text, said):
+    path = tmp_path / "other.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=f"other.csv: .*{said}"):
+        read_leaderboard(path)
+
+
+# --- aggregate -----------------------------------------------------------------------------------
+
+
+def row(seed: int, hiou: float, **other) -> dict:
+    identity = {"benchmark": "toy", "split": "u2", "method": "spnet", "protocol": "clean"}
+    figures = dict.fromkeys(COLUMNS[6:], 0.5)
+    return {**identity, "setting": "inductive", "seed": seed, **figures, "hiou": hiou, **other}
+
+
+def test_aggregate_gives_mean_and_sample_deviation_over_seeds():
+    values = [0.30, 0.36, 0.33]
+    table = aggregate([row(seed, value) for seed, value in enumerate(values)])
+    expected = f"{100 * statistics.mean(values):.1f} ± {100 * statistics.stdev(values):.1f}"
+    assert expected == "33.0 ± 3.0"
+    lines = table.splitlines()
+    assert len(lines) == 3
+    cells = dict(zip(lines[0].split(" | "), lines[2].split(" | "), strict=True))
+    assert cells["hiou"] == expected
+    assert cells["seeds"] == "3"
+
+
+def test_aggregate_keeps_protocols_apart_and_gives_no_deviation_of_one_seed():
+    table = aggregate([row(0, 0.4, protocol="official"), row(0, 0.2)])
+    clean, official = table.splitlines()[2:]
+    assert "| clean | inductive | 1 |" in clean
+    assert " 20.0 |" in clean
+    assert " 40.0 |" in official
+    assert "±" not in table
+
+
+def test_aggregate_refuses_the_same_run_twice():
+    with pytest.raises(InputError, match=r"spnet.*seed 3: occurs twice"):
+        aggregate([row(3, 0.4), row(3, 0.4)])
+
+
+# --- refusals ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text[:-20], "is no JSON"),
+        (lambda text: "[]", "rerun the stage 'evaluate'"),
+        (lambda text: text.replace('"method": "spnet"', '"method": "mine"'), "method 'mine'"),
+        (lambda text: text.replace('"hiou"', '"H"'), "hiou"),
+        (lambda text: text.replace('"protocol": "clean"', '"protocol": "dirty"'), "protocol"),
+        (lambda text: text.replace("restricted_to_unseen", "zsl"), "restricted_to_unseen"),
+    ],
+    ids=["truncated", "list", "unknown method", "no hIoU", "unknown protocol", "no restricted"],
+)
+def test_a_bad_score_file_is_refused_by_name(project, change, said):
+    path = project.inputs.scores / "u2-spnet-clean.json"
+    path.write_text(change(path.read_text()))
+    with pytest.raises(InputError, match=f"u2-spnet-clean.json: .*{said}"):
+        project.build()
+
+
+def test_two_files_of_one_row_are_refused(project):
+    text = (project.inputs.scores / "u2-spnet-clean.json").read_text()
+    (project.inputs.scores / "copy.json").write_text(text)
+    with pytest.raises(InputError, match=r"u2-spnet-clean.json: describes the same row as .*copy"):
+        project.build()
+
+
+def test_a_result_without_its_evaluation_is_refused(project):
+    folder = project.inputs.evaluations / "u2/zs3net-clean"
+    folder.rename(folder.with_name("elsewhere"))
+    with pytest.raises(InputError, match=r"zs3net-clean: missing.*rerun the stage 'evaluate'"):
+        project.build()
+
+
+def test_a_result_of_another_seed_is_refused(project):
+    project.write_result("spnet", "clean", seed=7)
+    with pytest.raises(InputError, match=r"u2-spnet-clean.json: is a result of seed 7"):
+        project.build()
+
+
+def test_a_result_with_other_unseen_classes_is_refused(project):
+    other = Split.named("u2", CLASSES, unseen=("cat", "dog"), void=())
+    project.write_result("spnet", "clean", split=other)
+    with pytest.raises(InputError, match=r"spnet-clean/confusion.h5: was made with other classes"):
+        project.build()
+
+
+def test_a_damaged_matrix_is_refused(project):
+    path = project.inputs.evaluations / "u2/spnet-clean/confusion.h5"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ArtifactError, match=r"confusion.h5"):
+        project.build()
+
+
+def test_no_result_at_all_is_refused(project):
+    for path in project.inputs.scores.glob("*.json"):
+        path.unlink()
+    with pytest.raises(InputError, match="results/toy: no score file"):
+        project.build()
+
+
+# --- index.html ----------------------------------------------------------------------------------
+
+
+def test_the_page_refers_to_nothing_outside_itself(project):
+    _, html = project.build()
+    targets = re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)["']""", html)
+    assert len(targets) > 20
+    assert {t.split(":")[0] for t in targets if not t.startswith("#")} == {"data"}
+    assert not re.search(r"https?://|@import|url\(|<link|fetch\(|XMLHttp", html)
+    anchors = {t[1:] for t in targets if t.startswith("#")}
+    assert anchors <= set(re.findall(r'id="([^"]+)"', html))
+
+
+def test_the_same_inputs_give_the_same_bytes(project, tmp_path):
+    first = project.build()
+    assert project.build() == first
+
+
+def test_every_picture_shows_every_method(project):
+    _, html = project.build(pictures=3)
+    for method, protocol in ROWS:
+        name = METHODS[method] + {"official": " (official)"}.get(protocol, "")
+        name += " (ceiling)" if method == "supervised" else ""
+        assert html.count(f'alt="{name}, picture ') == 3
+    assert html.count('alt="Truth, picture ') == 3
+    shown = re.findall(r'alt="Image, picture (\w+)"', html)
+    assert shown == ["picture3", "picture4", "picture1"]
+
+
+def test_class_names_are_escaped(project):
+    _, html = project.build()
+    assert "<cow>" not in html
+    assert "&lt;cow&gt; &amp; calf" in html
+
+
+def test_clean_and_official_stand_in_different_tables(project):
+    _, html = project.build()
+    tables = re.findall(r'<table class="scores.*?</table>', html, flags=re.DOTALL)
+    clean, official = [re.sub(r"<.*?>", "", t) for t in tables]
+    assert all(METHODS[method] in clean for method, protocol in ROWS if protocol == "clean")
+    assert METHODS["spnet"] not in official
+    assert METHODS["zs3net"] in official
+
+
+def test_the_best_value_is_marked_among_clean_inductive_rows_only(project):
+    project.write_result("supervised", "clean", errors=0)
+    project.write_result("zs3net", "official", errors=0)
+    project.write_result("spnet", "clean", errors=3)
+    project.write_result("spnet-c", "clean", errors=1)
+    _, html = project.build()
+    tables = re.findall(r'<table class="scores.*?</table>', html, flags=re.DOTALL)
+    marked = re.findall(
+        r'<tr><th scope="row">([^<]*)</th>(?:(?!</tr>).)*class="best"', tables[0], re.S
+    )
+    assert "SPNet-c" in marked
+    assert "Supervised" not in marked
+    assert "best" not in tables[1]
+
+
+def test_the_page_tells_choices_protocols_and_neighbours(project):
+    _, html = project.build()
+    assert "ZS3Net: loss weight of unseen classes" in html
+    assert html.count("chosen 1<") == 2
+    assert "Without background" in html
+    assert html.count("<h4>word2vec</h4>") == len(UNSEEN)
+
+
+def test_costs_are_shown_only_where_they_were_measured(project, tmp_path):
+    assert "What it cost" not in project.build()[1]
+    timings = tmp_path / "none"
+    timings.write_text('{"out": "artifacts/toy/index", "seconds": 12.25}\n')
+    assert "artifacts/toy/index" in project.build()[1]
+
+
+def test_costs_are_the_last_entry_of_each_output_of_the_benchmark(tmp_path, caplog):
+    entries = [
+        ("artifacts/a/x", 9),
+        ("artifacts/b/x", 5),
+        ("artifacts/a/y", 4),
+        ("artifacts/a/x", 3),
+    ]
+    lines = [json.dumps({"out": out, "seconds": seconds}) for out, seconds in entries]
+    path = tmp_path / "timings.jsonl"
+    path.write_text("\n".join([*lines, '{"out": "artif']))
+    costs = read_costs(path, ["artifacts/a"])
+    assert [(c.out, c.seconds) for c in costs] == [("artifacts/a/y", 4), ("artifacts/a/x", 3)]
+    assert "timings.jsonl:5: left out" in caplog.text
+
+
+# --- the parts -----------------------------------------------------------------------------------
+
+
+def test_destinations_name_where_unseen_pixels_went():
+    matrix = np.zeros((6, 6), int)
+    matrix[3, [1, 3, 5]] = 60, 30, 10
+    matrix[0, 0] = 5
+    cow, horse = destinations(matrix, SPLIT, top=2)
+    assert cow.shares == (("cat", 0.6, False), ("<cow> & calf", 0.3, True))
+    assert horse.shares == ()
+
+
+def test_rows_of_a_confusion_matrix_sum_to_one_and_absent_classes_are_grey():
+    matrix = np.array([[3, 1], [0, 0]])
+    shares = row_normalised(matrix, [0, 1])
+    assert shares[0].tolist() == [0.75, 0.25]
+    assert np.isnan(shares[1]).all()
+    assert colours(shares)[1].tolist() == [[240, 238, 233]] * 2
+    assert colours(np.eye(2))[0].tolist() == [[4, 30, 66], [255, 255, 255]]
+
+
+def test_pictures_of_unseen_classes_come_first_then_the_others(project):
+    truth = open_label_maps(project.inputs.artifacts / "val_labels.h5", schema="labels/1")
+    chosen = choose_pictures(truth, SPLIT, 6)
+    assert chosen == [f"picture{index}" for index in (3, 4, 1, 0, 2, 5)]
+
+
+def test_classes_of_one_picture_differ_in_colour():
+    many = Split.named("u2", [f"c{i}" for i in range(60)], unseen=["c3", "c50"], void=())
+    found = picture_colours([3, 50, 0, 13, 26, 39, 52, 7], many)
+    assert len(set(found.values())) == 8
+    assert picture_colours([50], many)[50] == found[50]
+
+
+def test_axes_end_above_every_value():
+    assert shared_top([0.31, 0.62]) == pytest.approx(0.7)
+    assert shared_top([0.3]) == pytest.approx(0.3)
+    assert shared_top([0.0]) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "copy"),
+    [
+        ("evaluation", "CONFUSION", results.CONFUSION),
+        ("evaluation", "PREDICTIONS", results.PREDICTIONS),
+        ("classifier", "SCHEMA", results.CLASSIFIER),
+    ],
+)
+def test_schemas_are_those_of_the_modules_that_write_them(module, name, copy):
+    # Read, not imported: they import torch, which the report must not.
+    source = (ROOT / f"zslib/{module}.py").read_text()
+    assert re.findall(rf'^{name} = "(.*)"$', source, flags=re.MULTILINE) == [copy]
+
+
+def test_the_report_needs_no_torch():
+    code = "import stages.report, zslib.report.build, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -1,0 +1,150 @@
+"""The command `zslib`: look after datasets, results and the cache. Stages are run by DVC."""
+
+import functools
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zslib.errors import InputError
+from zslib.params import DatasetParams, load_params
+
+if TYPE_CHECKING:
+    from zslib.datasets.doctor import RoleSummary
+
+PARAMS = click.option(
+    "--params", type=click.Path(path_type=Path), default=Path("params.yaml"), show_default=True
+)
+
+
+@click.group()
+def main() -> None:
+    """Zero-shot segmentation, one pipeline: `dvc repro` runs it, this looks after what it needs."""
+
+
+def command(function: Callable[..., None]) -> click.Command:
+    """Register a subcommand; what the user gave wrongly ends in one line and exit code 2."""
+
+    @main.command(help=function.__doc__)
+    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+    @functools.wraps(function)
+    def run(debug: bool, **options: Any) -> None:
+        try:
+            function(**options)
+        except InputError as error:
+            if debug:
+                raise
+            click.echo(f"error: {error}", err=True)
+            sys.exit(2)
+
+    return run
+
+
+@command
+@PARAMS
+@click.option("--root", help="Dataset folder instead of dataset.root.")
+@click.option(
+    "--layout", type=click.Choice(["voc12", "context"]), help="Instead of dataset.layout."
+)
+@click.option(
+    "--lists", type=click.Choice(["train", "trainaug", "sbd"]), help="Instead of dataset.lists."
+)
+def doctor(params: Path, root: str | None, layout: str | None, lists: str | None) -> None:
+    """Check every file of a dataset, say what is wrong and what its images hold."""
+    from zslib.datasets.doctor import diagnose
+
+    known = load_params(params)
+    given = {"root": root, "layout": layout, "lists": lists}
+    chosen = known.dataset.model_dump() | {k: v for k, v in given.items() if v is not None}
+    classes = known.benchmark.classes
+    found = diagnose(DatasetParams(**chosen), num_classes=len(classes), workers=os.cpu_count() or 1)
+    for problem in found.problems:
+        click.echo(str(problem))
+    for summary in found.summary:
+        click.echo(_described(summary, classes))
+    _close(len(found.problems), f"problem(s) in {chosen['root']}")
+
+
+@command
+@PARAMS
+@click.option("--seed", default=0, show_default=True, help="Of the random exchange of labels.")
+def audit(params: Path, seed: int) -> None:
+    """Try to leak: exchange the labels of unseen pixels and compare what training stages read."""
+    from zslib.audit import audit_split, mask_readers
+
+    known = load_params(params)
+    leaks = 0
+    for name in known.splits:
+        in_place = Path("artifacts") / known.benchmark.name / name / "seen_labels.h5"
+        with tempfile.TemporaryDirectory(prefix="zslib-audit-") as folder:
+            exchange = audit_split(
+                known, name, Path(folder), seed=seed, workers=os.cpu_count() or 1, in_place=in_place
+            )
+        click.echo(str(exchange))
+        leaks += len(exchange.leaks)
+    for readers in mask_readers(Path.cwd(), known.dataset.root):
+        click.echo(str(readers))
+        leaks += len(readers.leaks)
+    _close(leaks, "leak(s)")
+
+
+@command
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+def leaderboard(files: tuple[Path, ...]) -> None:
+    """Summarise several leaderboard.csv, one or more seeds in each: mean ± sd over the seeds."""
+    from zslib.report import aggregate
+
+    click.echo(aggregate([row for path in files for row in _rows(path)]))
+
+
+@command
+@click.option("--cache", type=click.Path(path_type=Path), help="Instead of the project's cache.")
+@click.option("--delete", is_flag=True, help="Remove what is damaged; `dvc repro` makes it anew.")
+def fsck(cache: Path | None, delete: bool) -> None:
+    """Hash every object of the DVC cache again and compare with its name."""
+    from zslib.fsck import find_cache, find_damage, remove_damage
+
+    project = Path.cwd()
+    count, damages = find_damage(cache or find_cache(project))
+    for damage in damages:
+        click.echo(str(damage))
+    if damages and delete:
+        for path in remove_damage(project, damages):
+            click.echo(f"{path}: removed, its content was damaged too")
+        click.echo(f"{len(damages)} of {count} objects removed; now run `dvc repro`")
+    _close(len(damages), f"damaged of {count} objects")
+
+
+def _close(problems: int, what: str) -> None:
+    click.echo(f"{problems or 'no'} {what}")
+    if problems:
+        sys.exit(2)
+
+
+def _described(summary: "RoleSummary", classes: Sequence[str]) -> str:
+    absent = ", ".join(classes[c] for c in summary.absent_classes) or "none"
+    return (
+        f"{summary.role}: {summary.images} images, {summary.void_share:.2%} of the pixels void, "
+        f"classes never present: {absent}"
+    )
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    import csv
+
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); give a leaderboard.csv") from error
+    if not rows or "method" not in rows[0]:
+        raise InputError(f"{path}: is no leaderboard; give the report's leaderboard.csv")
+    return rows
+
+
+if __name__ == "__main__":
+    main()

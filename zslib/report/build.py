@@ -1,0 +1,91 @@
+"""From a benchmark's folders to the two files of the report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zslib.artifacts.maps import LabelMaps
+from zslib.benchmark import Split
+from zslib.datasets.index import ImageIndex
+from zslib.datasets.labels import open_labels
+from zslib.embeddings.table import load_class_vectors
+from zslib.errors import InputError
+from zslib.params import BenchmarkParams
+from zslib.report.leaderboard import read_scores, row_of, to_csv
+from zslib.report.page import page, render, split_section
+from zslib.report.pictures import jpeg_uri
+from zslib.report.results import load_choices, load_results
+from zslib.report.tables import read_costs
+
+_WORLD = "world"
+_SHEET = {"columns": 3, "rows": 4}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where a benchmark's results lie."""
+
+    scores: Path
+    evaluations: Path
+    artifacts: Path
+    timings: Path
+    """The stages' seconds; the table of costs is left out where the file is missing."""
+
+
+def build(
+    inputs: Inputs,
+    benchmark: BenchmarkParams,
+    splits: Sequence[str],
+    *,
+    seed: int,
+    pictures: int,
+) -> tuple[str, str]:
+    """Return leaderboard.csv and index.html as text.
+
+    Raises:
+        InputError: results are missing, malformed, or do not belong together.
+        ArtifactError: an artifact is damaged.
+    """
+    scores = read_scores(inputs.scores, splits=splits)
+    images = ImageIndex.load(inputs.artifacts / "index/images.json")
+    truth = open_labels(inputs.artifacts / "val_labels.h5")
+    vectors = [
+        load_class_vectors(path)
+        for path in sorted((inputs.artifacts / "vectors").glob("*.safetensors"))
+    ]
+    sections = []
+    for name in splits:
+        split = Split.named(
+            name, benchmark.classes, unseen=benchmark.unseen[name], void=benchmark.void
+        )
+        results = load_results(scores, inputs.evaluations, split, seed=seed)
+        _check_images(truth, [result.predictions for result in results], inputs.evaluations)
+        choices = load_choices(inputs.artifacts / name)
+        sections.append(split_section(results, choices, vectors, images, truth, pictures=pictures))
+    content = page(
+        benchmark.name,
+        sections,
+        contact_sheet=_contact_sheet(images) if benchmark.name == _WORLD else None,
+        costs=read_costs(inputs.timings, _outputs_of(benchmark.name)),
+    )
+    rows = [row_of(benchmark.name, one) for one in scores]
+    return to_csv(rows), render(content)
+
+
+def _check_images(truth: LabelMaps, predictions: Sequence[LabelMaps], folder: Path) -> None:
+    if any(set(maps.ids) != set(truth.ids) for maps in predictions):
+        raise InputError(
+            f"{folder}: the predictions are not of the images in val_labels.h5; "
+            "rerun the evaluate stages (dvc repro)"
+        )
+
+
+def _contact_sheet(images: ImageIndex) -> str:
+    from zslib.datasets.world import contact_sheet
+
+    return jpeg_uri(contact_sheet(Path(images.root), **_SHEET), quality=85)
+
+
+def _outputs_of(benchmark: str) -> list[str]:
+    world = [f"data/{_WORLD}"] if benchmark == _WORLD else []
+    return [*world, f"artifacts/{benchmark}", f"evaluations/{benchmark}"]

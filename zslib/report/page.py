@@ -1,0 +1,249 @@
+"""The page: everything gathered for the template `page.html`, which says how it looks.
+
+The result is one file without a reference to any other: styles, charts and pictures are inside.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from zslib.artifacts.maps import LabelMaps
+from zslib.benchmark import Split
+from zslib.datasets.index import ImageIndex
+from zslib.embeddings.table import ClassVectors
+from zslib.report.charts import HARMONIC, SEEN, UNSEEN, Bar, bar_chart, curve_chart, shared_top
+from zslib.report.leaderboard import METHODS
+from zslib.report.matrices import Destination, destinations, heat_map
+from zslib.report.pictures import Row, choose_pictures, picture_row
+from zslib.report.results import Choice, Result
+from zslib.report.tables import (
+    HEADINGS,
+    ClassLine,
+    Cost,
+    Neighbours,
+    ProtocolColumns,
+    ProtocolLines,
+    ScoreLine,
+    class_lines,
+    nearest_seen,
+    protocol_columns,
+    protocol_lines,
+    score_lines,
+)
+
+_NEIGHBOURS, _DESTINATIONS = 5, 3
+_PANELS = (
+    ("miou_seen", "Seen", SEEN),
+    ("miou_unseen", "Unseen", UNSEEN),
+    ("hiou", "hIoU: their harmonic mean", HARMONIC),
+)
+_CHOICES = {
+    "gamma": ("SPNet-c: calibration gamma", "taken from the probability of every seen class"),
+    "unseen_weight": ("loss weight of unseen classes", "on synthetic features in the classifier"),
+}
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One heat map and where the unseen pixels went."""
+
+    result: Result
+    chart: Markup
+    destinations: list[Destination]
+
+
+@dataclass(frozen=True)
+class ChoiceChart:
+    """One free choice: its curve and the classes that were held out for it."""
+
+    title: str
+    explanation: str
+    chart: Markup
+    held_out: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class SplitSection:
+    """All that the page says about one split."""
+
+    split: Split
+    results: list[Result]
+    clean: list[ScoreLine]
+    official: list[ScoreLine]
+    ceiling: list[ScoreLine]
+    bars: list[tuple[str, Markup]]
+    classes: list[ClassLine]
+    matrices: list[Matrix]
+    protocols: list[ProtocolColumns]
+    protocol_lines: list[ProtocolLines]
+    """The clean rows and the ceiling, then the official ones: two tables."""
+    choices: list[ChoiceChart]
+    neighbours: list[Neighbours]
+    pictures: list[Row]
+
+    @property
+    def unseen_names(self) -> list[str]:
+        return [self.split.classes[c] for c in self.split.unseen]
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the template sees."""
+
+    benchmark: str
+    seed: int
+    images: int
+    sections: list[SplitSection]
+    headings: list[str]
+    contact_sheet: str | None
+    """Data URI of the built-in world's contact sheet."""
+    costs: list[Cost]
+
+    @property
+    def methods(self) -> int:
+        """How many results the fullest split has: the page's columns are laid out for them."""
+        return max(len(section.results) for section in self.sections)
+
+    @property
+    def class_block_width(self) -> int:
+        """Pixels that one block of the table of classes needs."""
+        return 100 + 60 * self.methods
+
+    @property
+    def class_blocks(self) -> int:
+        """How many blocks of the table of classes stand side by side on a wide screen."""
+        return max(1, min(3, 1100 // (self.class_block_width + 26)))
+
+    @property
+    def overview(self) -> list[tuple[str, list[tuple[str, list[float | None]]]]]:
+        """hIoU of every method in every split, one table per kind."""
+        found: dict[str, dict[str, list[float | None]]] = {}
+        for place, section in enumerate(self.sections):
+            for result in section.results:
+                lines = found.setdefault(result.kind, {})
+                line = lines.setdefault(result.title, [None] * len(self.sections))
+                line[place] = result.scores.hiou
+        return [(kind, list(lines.items())) for kind, lines in found.items()]
+
+
+def split_section(
+    results: list[Result],
+    choices: Sequence[Choice],
+    vectors: Sequence[ClassVectors],
+    images: ImageIndex,
+    truth: LabelMaps,
+    *,
+    pictures: int,
+) -> SplitSection:
+    """Gather one split; `truth` holds the raw label maps of the validation images."""
+    split = results[0].split
+    clean = [r for r in results if r.kind == "clean"]
+    inductive = [r for r in clean if r.scores.setting == "inductive"]
+    official = [r for r in results if r.kind == "official"]
+    ceiling = [r for r in results if r.is_ceiling]
+    columns = protocol_columns(results)
+    return SplitSection(
+        split=split,
+        results=results,
+        clean=score_lines(clean, inductive),
+        official=score_lines(official, []),
+        ceiling=score_lines(ceiling, []),
+        bars=_bars(results),
+        classes=class_lines(results),
+        matrices=[_matrix(result) for result in results],
+        protocols=columns,
+        protocol_lines=[protocol_lines(columns, g) for g in (clean + ceiling, official) if g],
+        choices=[_choice_chart(choice) for choice in choices],
+        neighbours=nearest_seen(vectors, split, count=_NEIGHBOURS),
+        pictures=_pictures(results, images, truth, pictures),
+    )
+
+
+def page(
+    benchmark: str,
+    sections: list[SplitSection],
+    *,
+    contact_sheet: str | None,
+    costs: list[Cost],
+) -> Page:
+    """Return the page of one benchmark."""
+    first = sections[0].results[0]
+    return Page(
+        benchmark=benchmark,
+        seed=first.scores.seed,
+        images=len(first.predictions),
+        sections=sections,
+        headings=list(HEADINGS.values()),
+        contact_sheet=contact_sheet,
+        costs=costs,
+    )
+
+
+def render(content: Page) -> str:
+    """Return the HTML."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"percent": _percent, "shade": _shade}
+    template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
+    return environment.from_string(template).render(page=content)
+
+
+def _bars(results: Sequence[Result]) -> list[tuple[str, Markup]]:
+    intervals = [r.scores.interval95[name] for r in results for name, *_ in _PANELS]
+    top = shared_top([high for _, high in intervals])
+    charts = []
+    for name, title, colour in _PANELS:
+        bars = [
+            Bar(r.title, r.note, r.kind, getattr(r.scores, name), *r.scores.interval95[name])
+            for r in results
+        ]
+        charts.append((title, bar_chart(title, colour, bars, top=top)))
+    return charts
+
+
+def _matrix(result: Result) -> Matrix:
+    chart = heat_map(f"Confusion matrix of {result.title}", result.matrix, result.split)
+    found = destinations(result.matrix, result.split, top=_DESTINATIONS)
+    return Matrix(result, chart, found)
+
+
+def _choice_chart(choice: Choice) -> ChoiceChart:
+    plain = choice.parameter.replace("_", " ")
+    title, explanation = _CHOICES.get(choice.parameter, (plain, ""))
+    if not title.startswith("SPNet"):
+        title = f"{METHODS.get(choice.method, choice.method)}: {title}"
+    chart = curve_chart(title, choice.candidates, choice.hiou, chosen=choice.chosen)
+    return ChoiceChart(title, explanation, chart, choice.held_out)
+
+
+def _pictures(
+    results: Sequence[Result], images: ImageIndex, truth: LabelMaps, count: int
+) -> list[Row]:
+    split = results[0].split
+    return [
+        picture_row(
+            image_id,
+            images.image(image_id),
+            split.scored_labels(truth[truth.ids.index(image_id)]),
+            results,
+        )
+        for image_id in choose_pictures(truth, split, count)
+    ]
+
+
+def _percent(value: float | None) -> str:
+    return "\N{EN DASH}" if value is None else f"{100 * value:.1f}"
+
+
+def _shade(value: float | None) -> str:
+    """Return the style of a heat-table cell: white at 0, blue at 1, text that stays readable."""
+    if value is None:
+        return "background:#f0eee9;color:#77736a"
+    start, end = (255, 255, 255), (8, 81, 156)
+    red, green, blue = (round(a + (b - a) * value) for a, b in zip(start, end, strict=True))
+    return f"background:rgb({red},{green},{blue});color:{'#fff' if value > 0.55 else '#22252b'}"

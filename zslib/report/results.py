@@ -1,0 +1,132 @@
+"""What the report reads: scores, matrices and predictions of one split, checked against each other.
+
+A table of results that do not belong together is worse than none. So a result of another seed, of
+another class list, or without its evaluation is refused, not shown.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+
+from zslib.artifacts.maps import LabelMaps, open_label_maps
+from zslib.artifacts.store import open_arrays
+from zslib.artifacts.weights import load_tensors
+from zslib.benchmark import Split
+from zslib.errors import InputError
+from zslib.report.leaderboard import METHODS, Scores
+
+# As in zslib.evaluation and zslib.classifier, which import torch; a test compares them.
+CONFUSION, PREDICTIONS, CLASSIFIER = "confusion/1", "predictions/1", "classifier/1"
+
+CEILING = "supervised"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of the leaderboard with everything behind it."""
+
+    scores: Scores
+    split: Split
+    matrix: Int64[np.ndarray, "c c"]
+    """Generalised confusion matrix: truth in rows, predictions in columns."""
+    predictions: LabelMaps
+
+    @property
+    def is_ceiling(self) -> bool:
+        return self.scores.method == CEILING
+
+    @property
+    def title(self) -> str:
+        return METHODS[self.scores.method]
+
+    @property
+    def note(self) -> str:
+        """What sets a row apart from the clean inductive ones, or nothing."""
+        notes = {"official": self.scores.protocol, "transductive": self.scores.setting}
+        return "ceiling" if self.is_ceiling else ", ".join(n for n in notes if n == notes[n])
+
+    @property
+    def kind(self) -> str:
+        """How charts tell rows apart: clean, official, or ceiling."""
+        return "ceiling" if self.is_ceiling else self.scores.protocol
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One free choice of a clean run, and the curve it was made from (DESIGN §10)."""
+
+    method: str
+    parameter: str
+    candidates: tuple[float, ...]
+    hiou: tuple[tuple[float, ...], ...]
+    """One curve per draw of held-out classes."""
+    held_out: tuple[tuple[str, ...], ...]
+    chosen: float
+
+
+def load_results(
+    scores: Sequence[Scores], evaluations: Path, split: Split, *, seed: int
+) -> list[Result]:
+    """Open the evaluation behind every score of one split.
+
+    Raises:
+        InputError: a score has another seed, no evaluation, or an evaluation of another class list.
+        ArtifactError: an evaluation is damaged.
+    """
+    results = [_load(one, evaluations, split, seed) for one in scores if one.split == split.name]
+    if not results:
+        raise InputError(f"splits: no result for split '{split.name}'; run its evaluate stages")
+    return results
+
+
+def load_choices(folder: Path) -> list[Choice]:
+    """Return the choices recorded in the classifiers below `artifacts/<benchmark>/<split>`.
+
+    Raises:
+        ArtifactError: a classifier is damaged.
+    """
+    choices = []
+    for path in sorted(folder.rglob("classifier.safetensors")):
+        _, meta = load_tensors(path, schema=CLASSIFIER)
+        method = path.relative_to(folder).parts[0]
+        for parameter, details in meta["details"].items():
+            choices.append(_choice(method, parameter, details))
+    order = list(METHODS)
+    return sorted(choices, key=lambda c: order.index(c.method) if c.method in order else len(order))
+
+
+def _choice(method: str, parameter: str, details: dict) -> Choice:
+    return Choice(
+        method,
+        parameter,
+        tuple(details["candidates"]),
+        tuple(tuple(row) for row in details["hiou"]),
+        tuple(tuple(draw) for draw in details["held_out"]),
+        details["chosen"],
+    )
+
+
+def _load(scores: Scores, evaluations: Path, split: Split, seed: int) -> Result:
+    name = f"{scores.method}-{scores.protocol}"
+    folder = evaluations / split.name / name
+    if scores.seed != seed:
+        raise InputError(
+            f"{split.name}-{name}.json: is a result of seed {scores.seed}, params.yaml has seed "
+            f"{seed}; rerun its stages (dvc repro), or remove it if nothing writes it any more"
+        )
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: missing, although {split.name}-{name}.json is there; "
+            "rerun the stage 'evaluate' that writes it"
+        )
+    arrays, meta = open_arrays(folder / "confusion.h5", schema=CONFUSION)
+    if Split.described(meta) != split:
+        raise InputError(
+            f"{folder / 'confusion.h5'}: was made with other classes, or with other ones unseen, "
+            f"than params.yaml has for split '{split.name}'; rerun its stages (dvc repro)"
+        )
+    predictions = open_label_maps(folder / "predictions.h5", schema=PREDICTIONS)
+    return Result(scores, split, np.asarray(arrays["generalised"]), predictions)
