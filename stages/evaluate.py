@@ -46,7 +46,7 @@ def main(
     split = Split.described(open_labels(seen_labels).meta)
     head = PixelClassifier.load(classifier).for_split(split)
     evaluation = evaluate(
-        head.with_gamma(0.0) if uncalibrated else head,
+        head.uncalibrated() if uncalibrated else head,
         DenseMaps.open(maps),
         open_labels(labels),
         resolution=params.resolution,

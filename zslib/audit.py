@@ -59,7 +59,7 @@ def audit_split(
     """Exchange the unseen labels of one split, and make its seen labels with and without.
 
     Works in the folder `folder`; the dataset itself is only read. `in_place` is the artifact that
-    training stages have read, if there is one; `write_labels` is what the stage `seen_labels` calls.
+    training stages have read, if there is one; `write_labels` is what stage `seen_labels` calls.
 
     Raises:
         InputError: the dataset is not in order, or the split has fewer than two unseen classes.
@@ -157,7 +157,7 @@ def _replace_mat(
     where: np.ndarray,
     lookup: tuple[int, ...] | None,
 ) -> None:
-    from scipy.io import loadmat, savemat  # type: ignore[import-untyped]
+    from scipy.io import loadmat, savemat
 
     content = {k: v for k, v in loadmat(original).items() if not k.startswith("__")}
     if lookup is None:
@@ -193,22 +193,23 @@ def mask_readers(project: Path, dataset_root: str) -> list[Readers]:
     In the clean protocol that is `seen_labels`, and nothing else. (The index stage reads masks to
     check them; what it passes on of them is in its files of masks.)
     """
-    import networkx as nx  # type: ignore[import-untyped]
+    import networkx as nx
     from dvc.repo import Repo
 
     graph = Repo(str(project)).index.graph  # edges go from a stage to what it depends on
     writers = {out.def_path: stage for stage in graph for out in stage.outs}
     readers = []
-    for stage in sorted(graph, key=lambda stage: stage.addressing):
+    for stage in sorted(graph, key=lambda stage: (stage.path, stage.name)):
         options = (stage.cmd or "").split()
         if "stages.evaluate" not in options:
             continue
         trained = _writer(writers, options[options.index("--classifier") + 1])
         behind = {trained, *nx.descendants(graph, trained)}
-        names = tuple(sorted(s.addressing for s in behind if _reads_masks(s, dataset_root)))
+        names = {_address(s, project) for s in behind if _reads_masks(s, dataset_root)} - {"index"}
         clean = "official" not in options and "supervised" not in options
-        leaks = tuple(n for n in names if clean and n.split("@")[0] != "seen_labels")
-        readers.append(Readers(stage.addressing, clean, names, leaks))
+        leaks = {name for name in names if clean and name.split("@")[0] != "seen_labels"}
+        address = _address(stage, project)
+        readers.append(Readers(address, clean, tuple(sorted(names)), tuple(sorted(leaks))))
     return readers
 
 
@@ -220,5 +221,10 @@ def _writer(writers: dict[str, Any], path: str) -> Any:
 
 def _reads_masks(stage: Any, dataset_root: str) -> bool:
     paths = [dependency.def_path for dependency in stage.deps]
-    reads_folder = dataset_root in paths and stage.addressing != "index"
-    return reads_folder or any(path.endswith("_masks.json") for path in paths)
+    return dataset_root in paths or any(path.endswith("_masks.json") for path in paths)
+
+
+def _address(stage: Any, project: Path) -> str:
+    """Return the stage's name, after its folder unless that is the project's own."""
+    folder = Path(stage.path).resolve().parent.relative_to(project.resolve())
+    return (folder / stage.name).as_posix()

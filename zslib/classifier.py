@@ -15,11 +15,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from zslib.artifacts.schemas import CLASSIFIER
 from zslib.artifacts.weights import load_tensors, save_tensors
 from zslib.benchmark import Split
 from zslib.metrics import confusion_matrix
-
-SCHEMA = "classifier/1"
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,9 @@ class PixelClassifier:
     """Taken from the probability of every seen class before the argmax."""
     meta: Mapping[str, Any] = field(default_factory=dict)
 
-    def with_gamma(self, gamma: float) -> "PixelClassifier":
-        return replace(self, gamma=gamma)
+    def uncalibrated(self) -> "PixelClassifier":
+        """Return the same scores without gamma (and without the story of how it was chosen)."""
+        return replace(self, gamma=0.0, meta={})
 
     def for_split(self, split: Split) -> "PixelClassifier":
         """Return the same scores, read as those of another division into seen and unseen."""
@@ -68,12 +68,12 @@ class PixelClassifier:
         """Publish the classifier."""
         tensors = {"weight": self.weight.detach().numpy(), "bias": self.bias.detach().numpy()}
         meta = {**self.split.describe(), "gamma": self.gamma, "details": dict(self.meta)}
-        save_tensors(path, tensors, schema=SCHEMA, meta=meta)
+        save_tensors(path, tensors, schema=CLASSIFIER, meta=meta)
 
     @classmethod
     def load(cls, path: Path) -> "PixelClassifier":
         """Open and verify a classifier. Raises ArtifactError."""
-        tensors, meta = load_tensors(path, schema=SCHEMA)
+        tensors, meta = load_tensors(path, schema=CLASSIFIER)
         return cls(
             Split.described(meta),
             torch.from_numpy(tensors["weight"]),

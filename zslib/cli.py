@@ -96,9 +96,9 @@ def audit(params: Path, seed: int) -> None:
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 def leaderboard(files: tuple[Path, ...]) -> None:
     """Summarise several leaderboard.csv, one or more seeds in each: mean ± sd over the seeds."""
-    from zslib.report import aggregate
+    from zslib.report import aggregate, read_leaderboard
 
-    click.echo(aggregate([row for path in files for row in _rows(path)]))
+    click.echo(aggregate([row for path in files for row in read_leaderboard(path)]))
 
 
 @command
@@ -131,19 +131,6 @@ def _described(summary: "RoleSummary", classes: Sequence[str]) -> str:
         f"{summary.role}: {summary.images} images, {summary.void_share:.2%} of the pixels void, "
         f"classes never present: {absent}"
     )
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    import csv
-
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give a leaderboard.csv") from error
-    if not rows or "method" not in rows[0]:
-        raise InputError(f"{path}: is no leaderboard; give the report's leaderboard.csv")
-    return rows
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from PIL import Image
 from zslib.artifacts.features import DenseMaps
 from zslib.artifacts.maps import LabelMaps, write_label_maps
 from zslib.artifacts.publish import publish
-from zslib.artifacts.store import open_arrays, write_arrays
+from zslib.artifacts.schemas import CONFUSION, PREDICTIONS
+from zslib.artifacts.store import write_arrays
 from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.classifier import PixelClassifier
 from zslib.metrics import (
@@ -31,8 +32,6 @@ from zslib.metrics import (
 )
 from zslib.params import EvaluateParams
 
-CONFUSION = "confusion/1"
-PREDICTIONS = "predictions/1"
 BACKGROUND = "background"
 
 
@@ -59,6 +58,8 @@ class Evaluation:
     """Marginals of each image's generalised matrix, for the bootstrap."""
     ids: tuple[str, ...]
     predictions: list[np.ndarray]
+    details: Mapping[str, Any]
+    """How the classifier's free choices were made."""
 
 
 def evaluate(
@@ -96,7 +97,13 @@ def evaluate(
                 unseen_truth.astype(np.uint8), unseen_prediction, num_classes
             )
     return Evaluation(
-        split, generalised, restricted, np.stack(per_image), maps.ids, predictions
+        split,
+        generalised,
+        restricted,
+        np.stack(per_image),
+        maps.ids,
+        predictions,
+        classifier.meta,
     )
 
 
@@ -146,7 +153,10 @@ def save(
     evaluation: Evaluation, entry: Entry, params: EvaluateParams, *, folder: Path, scores: Path
 ) -> None:
     """Publish confusion.h5 and predictions.h5 in `folder`, and the scores as JSON."""
-    meta = evaluation.split.describe() | {"ids": list(evaluation.ids)}
+    meta = evaluation.split.describe() | {
+        "ids": list(evaluation.ids),
+        "details": dict(evaluation.details),
+    }
     arrays = {
         "generalised": evaluation.generalised,
         "restricted": evaluation.restricted,
@@ -166,17 +176,11 @@ def save(
         temporary.write_text(text + "\n")
 
 
-def open_confusion(folder: Path) -> tuple[dict[str, np.ndarray], Split]:
-    """Open and verify the matrices of an evaluation. Raises ArtifactError."""
-    arrays, meta = open_arrays(folder / "confusion.h5", schema=CONFUSION)
-    return arrays, Split.described(meta)
-
-
 def _unseen_only(classifier: PixelClassifier) -> PixelClassifier:
     split = classifier.split
     void = (*split.void, *split.seen)
     among = Split.from_ids(split.name, split.classes, split.unseen, void)
-    return classifier.for_split(among).with_gamma(0.0)
+    return classifier.for_split(among).uncalibrated()
 
 
 def _at_view(truth: np.ndarray, maps: DenseMaps, image_id: str) -> np.ndarray:

@@ -19,8 +19,8 @@ from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
-from zslib.artifacts.features import BANK, DENSE
 from zslib.artifacts.publish import move_into_place
+from zslib.artifacts.schemas import BANK, DENSE
 from zslib.artifacts.store import allocate, finish, map_array
 from zslib.benchmark import IGNORE_INDEX
 from zslib.datasets.decode import read_image

@@ -31,13 +31,14 @@ def draw(path: Path, content: np.ndarray) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Eight training images, half of them with unseen pixels; two for validation."""
+    """Eight training images, four of which show one unseen class each; two for validation."""
     home, rng = tmp_path / "data", np.random.default_rng(0)
     ids = {"train": [f"t{i}" for i in range(8)], "val": ["v0", "v1"]}
-    for name in ids["train"] + ids["val"]:
+    for position, name in enumerate(ids["train"] + ids["val"]):
         draw(home / f"JPEGImages/{name}.jpg", rng.integers(0, 255, (9, 11, 3), np.uint8))
-        highest = 3 if int(name[1]) % 2 else 6
-        draw(home / f"SegmentationClass/{name}.png", rng.integers(0, highest, (9, 11), np.uint8))
+        present = [0, 1, 2, 5] if position % 2 else [0, 1, 3 + position // 2 % 2]
+        mask = rng.choice(np.array(present, np.uint8), (9, 11))
+        draw(home / f"SegmentationClass/{name}.png", mask)
     lists = home / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)
     for role, names in ids.items():
@@ -64,7 +65,7 @@ def test_the_project_does_not_leak(root: Path, tmp_path: Path, unseen_images: st
     params = params_for(root, unseen=UNSEEN, unseen_images=unseen_images)
     exchange = audit_split(params, "u", tmp_path / "audit")
     assert exchange.masks == 4
-    assert exchange.pixels > 50
+    assert exchange.pixels > 20
     assert not exchange.leaks
 
 
@@ -74,7 +75,7 @@ def keep_unseen(masks: Path, split: Split, out: Path, *, drop_images: bool) -> N
     write_seen_labels(masks, everything, out, drop_images=drop_images)
 
 
-def merge_one_class(masks: Path, split: Split, out: Path, *, drop_images: bool) -> None:
+def forget_one_class(masks: Path, split: Split, out: Path, *, drop_images: bool) -> None:
     """One unseen class is forgotten, and so trained on."""
     forgetful = Split.from_ids(split.name, split.classes, split.unseen[1:], split.void)
     write_seen_labels(masks, forgetful, out, drop_images=drop_images)
@@ -90,23 +91,12 @@ def drop_by_class(masks: Path, split: Split, out: Path, *, drop_images: bool) ->
 
 
 @pytest.mark.parametrize("unseen_images", ["drop", "ignore"])
-@pytest.mark.parametrize("leaky", [keep_unseen, merge_one_class])
+@pytest.mark.parametrize("leaky", [keep_unseen, forget_one_class, drop_by_class])
 def test_a_leak_is_caught(root: Path, tmp_path: Path, unseen_images: str, leaky: Any) -> None:
     params = params_for(root, unseen=UNSEEN, unseen_images=unseen_images)
     exchange = audit_split(params, "u", tmp_path / "audit", write_labels=leaky)
     assert exchange.leaks == ("LEAK: the seen labels changed",)
     assert "LEAK" in str(exchange)
-
-
-def test_a_leak_through_the_choice_of_images_is_caught(root: Path, tmp_path: Path) -> None:
-    # One image shows one of the two classes only; elsewhere an exchange would keep both present.
-    draw(root / "SegmentationClass/t0.png", np.full((9, 11), CLASSES.index("tram"), np.uint8))
-    mask = np.zeros((9, 11), np.uint8)
-    mask[0, 0] = CLASSES.index("zebra")
-    draw(root / "SegmentationClass/t0.png", mask)
-    params = params_for(root, unseen=UNSEEN, unseen_images="ignore")
-    exchange = audit_split(params, "u", tmp_path / "audit", write_labels=drop_by_class)
-    assert exchange.leaks
 
 
 def test_an_artifact_that_differs_from_the_code_is_told(root: Path, tmp_path: Path) -> None:
@@ -208,7 +198,7 @@ def test_masks_reach_clean_classifiers_through_seen_labels_only() -> None:
 def test_a_clean_stage_that_reads_masks_is_caught(leak: str, tmp_path: Path) -> None:
     from dvc.repo import Repo
 
-    Repo.init(str(tmp_path), no_scm=True)
+    Repo.init(str(tmp_path), no_scm=True).close()
     train = {"cmd": "exec python -m stages.train", "deps": [leak], "outs": ["head"]}
     evaluate = {
         "cmd": "exec python -m stages.evaluate --method m --classifier head/weights --out scores",

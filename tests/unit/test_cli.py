@@ -9,8 +9,18 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from zslib.cli import main
+from zslib.report.leaderboard import COLUMNS, to_csv
 
 PROJECT = Path(__file__).resolve().parents[2]
+ROW = {
+    **dict.fromkeys(COLUMNS, 0.5),
+    "benchmark": "world",
+    "split": "u4",
+    "method": "spnet",
+    "protocol": "clean",
+    "setting": "inductive",
+    "seed": 0,
+}
 
 
 @pytest.fixture
@@ -19,8 +29,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     lists = tmp_path / "voc" / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)
-    for kind, role, name in [("train", "train", "a"), ("val", "val", "b")]:
-        (lists / f"{kind}.txt").write_text(name)
+    for role, name in [("train", "a"), ("val", "b")]:
+        (lists / f"{role}.txt").write_text(name)
         for sub, suffix, shape in [
             ("JPEGImages", "jpg", (4, 4, 3)),
             ("SegmentationClass", "png", (4, 4)),
@@ -89,3 +99,19 @@ def test_leaderboard_refuses_what_is_none(folder: Path, content: str | None) -> 
     result = invoke("leaderboard", "board.csv")
     assert result.exit_code == 2
     assert "error: board.csv: " in result.stderr
+
+
+def test_leaderboard_averages_over_seeds(folder: Path) -> None:
+    for seed, hiou in enumerate([0.4, 0.6]):
+        (folder / f"{seed}.csv").write_text(to_csv([{**ROW, "seed": seed, "hiou": hiou}]))
+    result = invoke("leaderboard", "0.csv", "1.csv")
+    assert result.exit_code == 0, result.output
+    assert "| spnet |" in result.output
+    assert "50.0 ± 14.1" in result.output
+
+
+def test_leaderboard_refuses_a_run_given_twice(folder: Path) -> None:
+    (folder / "board.csv").write_text(to_csv([ROW]))
+    result = invoke("leaderboard", "board.csv", "board.csv")
+    assert result.exit_code == 2
+    assert "occurs twice" in result.stderr

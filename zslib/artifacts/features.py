@@ -3,9 +3,9 @@
 Both hold float16 rows in one contiguous array that readers memory-map; a random gather from it runs
 at the speed of memory, where a chunked or per-image layout is a hundred times slower.
 
-Pixel bank (schema bank/1): `/features` (N, D), `/labels` (N,), `/pixels` (N,) how many pixels of its
+Pixel bank (schema BANK): `/features` (N, D), `/labels` (N,), `/pixels` (N,) how many pixels of its
 map each row stands for, `/offsets` (I + 1,) first row of each image.
-Dense maps (schema dense/1): `/features` (P, D) all maps, row by row, `/grids` (I, 2) their sizes.
+Dense maps (schema DENSE): `/features` (P, D) all maps, row by row, `/grids` (I, 2) their sizes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,11 +19,9 @@ import torch
 from jaxtyping import Bool, Float, Float16, Int64
 from torch import Tensor
 
+from zslib.artifacts.schemas import BANK, DENSE
 from zslib.artifacts.store import open_arrays
 from zslib.benchmark import Split
-
-BANK = "bank/1"
-DENSE = "dense/1"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ import numpy as np
 import xxhash
 
 from zslib.artifacts.publish import publish
-from zslib.artifacts.weights import check_schema, remedy
+from zslib.artifacts.schemas import remedy
+from zslib.artifacts.weights import check_schema
 from zslib.errors import ArtifactError
 
 _STRING = h5py.string_dtype("utf-8")
@@ -64,7 +65,9 @@ def finish(path: Path, *, schema: str, meta: Mapping[str, Any]) -> None:
         for name in file:
             file[name].attrs["xxh3_128"] = _checksum(_mapped(path, file[name], mode="r"))
         file.attrs["schema"] = schema
-        file.attrs["meta"] = json.dumps(meta, sort_keys=True)
+        text = json.dumps(meta, sort_keys=True)
+        file.attrs["meta"] = text
+        file.attrs["meta_xxh3_128"] = xxhash.xxh3_128_hexdigest(text.encode())
         file.flush()
         file.attrs["complete"] = True
 
@@ -88,7 +91,7 @@ def open_arrays(path: Path, *, schema: str) -> tuple[dict[str, np.ndarray], dict
                 raise ArtifactError(f"{path}: was never completed; {remedy(schema)}")
             arrays = {name: _mapped(path, file[name], mode="r") for name in file}
             sums = {name: file[name].attrs["xxh3_128"] for name in file}
-            meta = json.loads(file.attrs["meta"])
+            text, text_sum = file.attrs["meta"], file.attrs["meta_xxh3_128"]
     except (OSError, KeyError, ValueError) as error:
         raise ArtifactError(f"{path}: cannot be read ({error}); {remedy(schema)}") from error
     for name, array in arrays.items():
@@ -96,7 +99,9 @@ def open_arrays(path: Path, *, schema: str) -> tuple[dict[str, np.ndarray], dict
             raise ArtifactError(
                 f"{path}: array '{name}' does not match its checksum; {remedy(schema)}"
             )
-    return arrays, meta
+    if xxhash.xxh3_128_hexdigest(text.encode()) != text_sum:
+        raise ArtifactError(f"{path}: its description was altered; {remedy(schema)}")
+    return arrays, json.loads(text)
 
 
 def _mapped(path: Path, dataset: h5py.Dataset, *, mode: str) -> np.ndarray:

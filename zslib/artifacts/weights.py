@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from zslib.artifacts.publish import publish
+from zslib.artifacts.schemas import remedy
 from zslib.errors import ArtifactError
 
 _KEY = "zslib"
@@ -26,7 +27,7 @@ def save_tensors(
 ) -> None:
     """Publish `tensors` at `path`; `meta` is any JSON value that says where they come from."""
     arrays = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
-    header = {"schema": schema, "xxh3_128": _checksum(arrays), "meta": dict(meta)}
+    header = {"schema": schema, "xxh3_128": _checksum(arrays, meta), "meta": dict(meta)}
     with publish(path) as temporary:
         temporary.write_bytes(save(arrays, {_KEY: json.dumps(header, sort_keys=True)}))
 
@@ -44,7 +45,7 @@ def load_tensors(path: Path, *, schema: str) -> tuple[dict[str, np.ndarray], dic
     except (SafetensorError, OSError, ValueError) as error:
         raise ArtifactError(f"{path}: cannot be read ({error}); {remedy(schema)}") from error
     check_schema(path, found=header.get("schema"), wanted=schema)
-    if header["xxh3_128"] != _checksum(arrays):
+    if header["xxh3_128"] != _checksum(arrays, header["meta"]):
         raise ArtifactError(f"{path}: content does not match its checksum; {remedy(schema)}")
     return arrays, header["meta"]
 
@@ -55,14 +56,8 @@ def check_schema(path: Path, *, found: object, wanted: str) -> None:
         raise ArtifactError(f"{path}: holds {found!r}, not {wanted!r}; {remedy(wanted)}")
 
 
-def remedy(schema: str) -> str:
-    """What a user does about a bad artifact: schema names equal stage names, up to the version."""
-    stage = schema.split("/")[0]
-    return f"delete it and rerun the stage '{stage}' (dvc repro --force --single-item)"
-
-
-def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
-    digest = xxhash.xxh3_128()
+def _checksum(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> str:
+    digest = xxhash.xxh3_128(json.dumps(meta, sort_keys=True).encode())
     for name, array in arrays.items():
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         digest.update(array.data if array.size else b"")

@@ -19,13 +19,13 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from zslib.artifacts import publish
+from zslib.artifacts.schemas import INDEX, remedy
 from zslib.datasets.decode import read_image, read_label_map
 from zslib.datasets.doctor import CheckedPair, Problem, Progress, examine
 from zslib.datasets.layouts import Dataset, Role
 from zslib.errors import ArtifactError, InputError
 
-SCHEMA = "index/1"
-_RERUN = "delete it and rerun the stage 'index'"
+_RERUN = remedy(INDEX)
 
 Entry = TypeVar("Entry")
 Document = TypeVar("Document", bound="_Document")
@@ -40,7 +40,7 @@ class _Document(BaseModel):
         """Publish the document as stable JSON."""
         content = self.model_dump(mode="json")
         document = {
-            "schema": SCHEMA,
+            "schema": INDEX,
             "holds": type(self).__name__,
             "xxh3_128": _content_checksum(content),
             "content": content,
@@ -61,8 +61,8 @@ class _Document(BaseModel):
             found = (document.get("schema"), document.get("holds"))
         except (OSError, ValueError, AttributeError) as error:
             raise ArtifactError(f"{path}: cannot be read ({error}); {_RERUN}") from error
-        if found != (SCHEMA, cls.__name__):
-            raise ArtifactError(f"{path}: holds {found}, not {(SCHEMA, cls.__name__)}; {_RERUN}")
+        if found != (INDEX, cls.__name__):
+            raise ArtifactError(f"{path}: holds {found}, not {(INDEX, cls.__name__)}; {_RERUN}")
         content = document.get("content")
         if document.get("xxh3_128") != _content_checksum(content):
             raise ArtifactError(f"{path}: content does not match its checksum; {_RERUN}")

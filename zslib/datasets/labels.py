@@ -7,11 +7,10 @@ pixel was labelled cannot reach them: it is void here, or its image is not here 
 from pathlib import Path
 
 from zslib.artifacts.maps import LabelMaps, open_label_maps, write_label_maps
+from zslib.artifacts.schemas import LABELS
 from zslib.benchmark import Split
 from zslib.datasets.index import MaskIndex
 from zslib.errors import InputError
-
-SCHEMA = "labels/1"
 
 
 def write_seen_labels(masks: Path, split: Split, out: Path, *, drop_images: bool) -> None:
@@ -36,9 +35,9 @@ def write_seen_labels(masks: Path, split: Split, out: Path, *, drop_images: bool
             "set benchmark.unseen_images to 'ignore' or choose another split"
         )
     meta = {**split.describe(), "dropped_images": len(index.ids()) - len(ids)}
-    write_label_maps(out, ids, label_maps, schema=SCHEMA, meta=meta)
+    write_label_maps(out, ids, label_maps, schema=LABELS, meta=meta)
 
 
 def open_labels(path: Path) -> LabelMaps:
     """Open and verify label maps. Raises ArtifactError."""
-    return open_label_maps(path, schema=SCHEMA)
+    return open_label_maps(path, schema=LABELS)

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from zslib.artifacts.schemas import VECTORS
 from zslib.artifacts.weights import load_tensors, save_tensors
 from zslib.errors import InputError
 
-SCHEMA = "classvectors/1"
 
 Normalisation = Literal["none", "unit", "max"]
 
@@ -47,12 +47,12 @@ def save_class_vectors(path: Path, vectors: ClassVectors) -> None:
         "classes": list(vectors.classes),
         "made_from": dict(vectors.made_from),
     }
-    save_tensors(path, {"rows": vectors.rows.astype(np.float32)}, schema=SCHEMA, meta=meta)
+    save_tensors(path, {"rows": vectors.rows.astype(np.float32)}, schema=VECTORS, meta=meta)
 
 
 def load_class_vectors(path: Path) -> ClassVectors:
     """Open and verify a file of `save_class_vectors`. Raises ArtifactError."""
-    tensors, meta = load_tensors(path, schema=SCHEMA)
+    tensors, meta = load_tensors(path, schema=VECTORS)
     return ClassVectors(meta["source"], tuple(meta["classes"]), tensors["rows"], meta["made_from"])
 
 

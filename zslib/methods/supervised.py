@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from zslib.artifacts.schemas import BACKBONE
 from zslib.artifacts.weights import load_tensors, save_tensors
 from zslib.backbones.deeplab import DeepLabV3Plus, resize
 from zslib.benchmark import Split
@@ -34,8 +35,6 @@ from zslib.training import (
     train,
 )
 
-SCHEMA = "backbone/1"
-
 
 @dataclass(frozen=True)
 class Backbone:
@@ -49,12 +48,12 @@ class Backbone:
         """Publish the network."""
         tensors = {n: t.detach().cpu().numpy() for n, t in self.network.state_dict().items()}
         meta = {**self.split.describe(), "model": self.params.model_dump(mode="json")}
-        save_tensors(path, tensors, schema=SCHEMA, meta=meta)
+        save_tensors(path, tensors, schema=BACKBONE, meta=meta)
 
     @classmethod
     def load(cls, path: Path) -> "Backbone":
         """Open and verify a network. Raises ArtifactError."""
-        tensors, meta = load_tensors(path, schema=SCHEMA)
+        tensors, meta = load_tensors(path, schema=BACKBONE)
         params = DeepLabParams.model_validate_json(json.dumps(meta["model"]))
         split = Split.described(meta)
         network = DeepLabV3Plus(params, len(split.classes), pretrained=False)

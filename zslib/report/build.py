@@ -14,7 +14,7 @@ from zslib.params import BenchmarkParams
 from zslib.report.leaderboard import read_scores, row_of, to_csv
 from zslib.report.page import page, render, split_section
 from zslib.report.pictures import jpeg_uri
-from zslib.report.results import load_choices, load_results
+from zslib.report.results import choices_of, load_results
 from zslib.report.tables import read_costs
 
 _WORLD = "world"
@@ -60,7 +60,7 @@ def build(
         )
         results = load_results(scores, inputs.evaluations, split, seed=seed)
         _check_images(truth, [result.predictions for result in results], inputs.evaluations)
-        choices = load_choices(inputs.artifacts / name)
+        choices = choices_of(results)
         sections.append(split_section(results, choices, vectors, images, truth, pictures=pictures))
     content = page(
         benchmark.name,

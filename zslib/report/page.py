@@ -125,7 +125,8 @@ class Page:
                 lines = found.setdefault(result.kind, {})
                 line = lines.setdefault(result.title, [None] * len(self.sections))
                 line[place] = result.scores.hiou
-        return [(kind, list(lines.items())) for kind, lines in found.items()]
+        kinds = [kind for kind in ("clean", "official", "ceiling") if kind in found]
+        return [(kind, list(found[kind].items())) for kind in kinds]
 
 
 def split_section(

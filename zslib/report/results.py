@@ -4,22 +4,20 @@ A table of results that do not belong together is worse than none. So a result o
 another class list, or without its evaluation is refused, not shown.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
 from zslib.artifacts.maps import LabelMaps, open_label_maps
+from zslib.artifacts.schemas import CONFUSION, PREDICTIONS
 from zslib.artifacts.store import open_arrays
-from zslib.artifacts.weights import load_tensors
 from zslib.benchmark import Split
 from zslib.errors import InputError
 from zslib.report.leaderboard import METHODS, Scores
-
-# As in zslib.evaluation and zslib.classifier, which import torch; a test compares them.
-CONFUSION, PREDICTIONS, CLASSIFIER = "confusion/1", "predictions/1", "classifier/1"
 
 CEILING = "supervised"
 
@@ -33,6 +31,7 @@ class Result:
     matrix: Int64[np.ndarray, "c c"]
     """Generalised confusion matrix: truth in rows, predictions in columns."""
     predictions: LabelMaps
+    details: Mapping[str, Any]
 
     @property
     def is_ceiling(self) -> bool:
@@ -82,20 +81,13 @@ def load_results(
     return results
 
 
-def load_choices(folder: Path) -> list[Choice]:
-    """Return the choices recorded in the classifiers below `artifacts/<benchmark>/<split>`.
-
-    Raises:
-        ArtifactError: a classifier is damaged.
-    """
-    choices = []
-    for path in sorted(folder.rglob("classifier.safetensors")):
-        _, meta = load_tensors(path, schema=CLASSIFIER)
-        method = path.relative_to(folder).parts[0]
-        for parameter, details in meta["details"].items():
-            choices.append(_choice(method, parameter, details))
-    order = list(METHODS)
-    return sorted(choices, key=lambda c: order.index(c.method) if c.method in order else len(order))
+def choices_of(results: Sequence[Result]) -> list[Choice]:
+    """Return the free choices behind the results, in their order."""
+    return [
+        _choice(result.scores.method, parameter, details)
+        for result in results
+        for parameter, details in result.details.items()
+    ]
 
 
 def _choice(method: str, parameter: str, details: dict) -> Choice:
@@ -129,4 +121,5 @@ def _load(scores: Scores, evaluations: Path, split: Split, seed: int) -> Result:
             f"than params.yaml has for split '{split.name}'; rerun its stages (dvc repro)"
         )
     predictions = open_label_maps(folder / "predictions.h5", schema=PREDICTIONS)
-    return Result(scores, split, np.asarray(arrays["generalised"]), predictions)
+    matrix = np.asarray(arrays["generalised"])
+    return Result(scores, split, matrix, predictions, meta["details"])

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from zslib.artifacts.features import PixelBank
+from zslib.artifacts.schemas import GENERATOR
 from zslib.artifacts.weights import load_tensors, save_tensors
 from zslib.benchmark import Split
 from zslib.losses import guarded_root, squared_mmd
@@ -21,8 +22,6 @@ from zslib.params import GeneratorParams, OptimiserParams, SelectionParams
 from zslib.sampling import ClassRows
 from zslib.selection import draw_held_out
 from zslib.training import Curves, Losses, SingleProcess, TrainState, build_optimiser, train
-
-SCHEMA = "generator/1"
 
 
 class Generator(nn.Module):
@@ -153,12 +152,12 @@ def save_generators(path: Path, generators: Generators) -> None:
         "params": final.params.model_dump(mode="json"),
         "draws": [draw.describe() for draw in generators.draws],
     }
-    save_tensors(path, tensors, schema=SCHEMA, meta=meta)
+    save_tensors(path, tensors, schema=GENERATOR, meta=meta)
 
 
 def load_generators(path: Path) -> Generators:
     """Open and verify the generators of a split. Raises ArtifactError."""
-    tensors, meta = load_tensors(path, schema=SCHEMA)
+    tensors, meta = load_tensors(path, schema=GENERATOR)
     params = GeneratorParams.model_validate_json(json.dumps(meta["params"]))
 
     def network(name: str) -> Generator:

@@ -1,0 +1,201 @@
+"""DeepLabV3+ as zs3net §2 builds it, and its artifact (oracles 7 and 10)."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from tests import tiny
+from zslib.backbones.deeplab import DeepLabV3Plus, build_encoder, resize
+from zslib.errors import InputError
+from zslib.features import feature_grid
+from zslib.methods.supervised import Backbone
+from zslib.methods.zs3net.generator import Generator
+from zslib.params import DeepLabParams, EncoderParams, GeneratorParams
+from zslib.training import SingleProcess
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def published(num_classes: int) -> DeepLabV3Plus:
+    """The network of ZS3Net, without memory for its weights."""
+    with torch.device("meta"):
+        return DeepLabV3Plus(DeepLabParams(encoder=EncoderParams(name="resnet101")), num_classes)
+
+
+@pytest.fixture(scope="module")
+def resnet101() -> DeepLabV3Plus:
+    return published(21)
+
+
+@pytest.fixture(scope="module")
+def small() -> DeepLabV3Plus:
+    torch.manual_seed(0)
+    return DeepLabV3Plus(tiny.deeplab(), 9).eval()
+
+
+def test_zs3net_oracle_10_parameters_at_21_classes(resnet101: DeepLabV3Plus) -> None:
+    assert count(resnet101) == 59_344_309
+    assert count(resnet101.classifier) == 5_397
+
+
+def test_zs3net_oracle_10_parameters_at_60_classes() -> None:
+    network = published(60)
+    assert count(network) == 59_354_332
+    assert count(network.classifier) == 15_420
+
+
+def test_zs3net_oracle_10_parameters_of_the_generator() -> None:
+    assert count(Generator(300, 256, GeneratorParams(steps=1))) == 219_648
+
+
+def test_zs3net_section_2_multi_grid_dilates_the_last_stage_by_2_4_8(
+    resnet101: DeepLabV3Plus,
+) -> None:
+    blocks = resnet101.encoder.layer4
+    assert [block.conv2.dilation for block in blocks] == [(2, 2), (4, 4), (8, 8)]
+    assert [block.conv2.stride for block in blocks] == [(1, 1)] * 3
+
+
+def test_zs3net_section_2_dropout_and_biases(resnet101: DeepLabV3Plus) -> None:
+    rates = [m.p for m in resnet101.modules() if isinstance(m, nn.Dropout)]
+    assert rates == [0.5, 0.5, 0.1]
+    layers = {n: m for n, m in resnet101.named_modules() if isinstance(m, nn.Conv2d)}
+    assert [n for n, m in layers.items() if m.bias is not None] == ["classifier"]
+
+
+def test_zs3net_oracle_7_grids_of_a_416x312_view(small: DeepLabV3Plus) -> None:
+    image = torch.rand(1, 3, 312, 416)
+    with torch.inference_mode():
+        low, high = small.encoder(image)
+        features = small.features(image)
+        logits = small(image)
+    assert high.shape[-2:] == (20, 26)
+    assert low.shape[-2:] == features.shape[-2:] == feature_grid((312, 416)) == (78, 104)
+    assert logits.shape == (1, 9, 312, 416)
+    assert (features >= 0).all()
+
+
+@pytest.mark.parametrize("side", [32, 33, 35, 37])
+def test_feature_grid_is_the_networks(small: DeepLabV3Plus, side: int) -> None:
+    with torch.inference_mode():
+        found = small.features(torch.rand(1, 3, side, side + 1)).shape[-2:]
+    assert found == feature_grid((side, side + 1))
+
+
+def test_zs3net_oracle_7_resizing_aligns_corners() -> None:
+    line = torch.tensor([1.0, 3.0]).reshape(1, 1, 1, 2)
+    assert resize(line, (1, 5)).flatten().tolist() == [1, 1.5, 2, 2.5, 3]
+
+
+def test_head_and_encoder_parameters_share_out_the_network(small: DeepLabV3Plus) -> None:
+    encoder = set(map(id, small.encoder.parameters()))
+    head = set(map(id, small.head_parameters()))
+    assert not encoder & head
+    assert encoder | head == set(map(id, small.parameters()))
+
+
+# --- the generator's forward pass ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("embedding", "noise", "expected"), [((1.0, 2.0), 0.5, -7.158), ((0.0, -1.0), 1.0, 2.716)]
+)
+def test_zs3net_oracle_9_generator_forward(
+    embedding: tuple[float, ...], noise: float, expected: float
+) -> None:
+    params = GeneratorParams(steps=1, hidden=2, noise_dimension=1, dropout=0.0)
+    generator = Generator(2, 1, params)
+    first, second = (layer for layer in generator.layers if isinstance(layer, nn.Linear))
+    first.weight.data = torch.tensor([[1, -1, 0.5], [0, 2, -1]])
+    second.weight.data = torch.tensor([[1.0, -2.0]])
+    found = generator(torch.tensor([embedding]), torch.tensor([[noise]]))
+    assert found.item() == pytest.approx(expected, abs=1e-6)
+    assert first.bias.tolist() == pytest.approx([0.01, 0.01])
+
+
+@pytest.mark.parametrize(
+    ("noise", "low", "high", "mean", "std"),
+    [("uniform", 0, 1, 0.5, 12**-0.5), ("gaussian", -10, 10, 0, 1)],
+)
+def test_zs3net_section_4_noise(
+    noise: str, low: float, high: float, mean: float, std: float
+) -> None:
+    params = GeneratorParams(steps=1, hidden=2, noise_dimension=300, noise=noise)
+    seen: list[torch.Tensor] = []
+    generator = Generator(2, 1, params)
+    generator.layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    torch.manual_seed(0)
+    generator.sample(torch.zeros(200, 2))
+    drawn = seen[0][:, 2:]
+    assert low <= drawn.min() <= drawn.max() <= high
+    assert drawn.mean().item() == pytest.approx(mean, abs=0.02)
+    assert drawn.std().item() == pytest.approx(std, abs=0.02)
+    assert not torch.equal(drawn[0], drawn[1]), "noise of its own for every row"
+
+
+# --- artifact and weights ------------------------------------------------------------------------
+
+
+def test_a_saved_network_computes_the_same_features(tmp_path: Path, small: DeepLabV3Plus) -> None:
+    saved = Backbone(small, tiny.deeplab(), tiny.SPLIT)
+    saved.save(tmp_path / "n.safetensors")
+    found = Backbone.load(tmp_path / "n.safetensors")
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    runtime = SingleProcess()
+    assert torch.equal(found.features_of(runtime)(images), saved.features_of(runtime)(images))
+    assert (found.params, found.split) == (tiny.deeplab(), tiny.SPLIT)
+    np.testing.assert_array_equal(found.classifier().weight, small.classifier.weight.data[..., 0, 0])
+
+
+def with_weights(path: Path) -> DeepLabParams:
+    encoder = EncoderParams(name="test_resnet", weights=[str(path)])
+    return tiny.deeplab().model_copy(update={"encoder": encoder})
+
+
+def test_encoder_weights_fill_every_tensor(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    source = build_encoder(tiny.deeplab(), pretrained=False)
+    state = {f"encoder.{name}": tensor for name, tensor in source.state_dict().items()}
+    save_file(state | {"classifier.weight": torch.zeros(2)}, tmp_path / "w.safetensors")
+    loaded = build_encoder(with_weights(tmp_path / "w.safetensors"), pretrained=True)
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(tensor, source.state_dict()[name]), name
+
+
+def test_encoder_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    state = build_encoder(tiny.deeplab(), pretrained=False).state_dict()
+    file = tmp_path / "w.safetensors"
+    first = next(iter(state))
+
+    save_file({n: t for n, t in state.items() if n != first}, file)
+    with pytest.raises(InputError, match=rf"lack 1 of .*'{first}'"):
+        build_encoder(with_weights(file), pretrained=True)
+
+    save_file(state | {first: torch.zeros(1)}, file)
+    with pytest.raises(InputError, match=rf"'{first}' has shape \(1,\)"):
+        build_encoder(with_weights(file), pretrained=True)
+
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"w\.safetensors: encoder weights cannot be read"):
+        build_encoder(with_weights(file), pretrained=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoder": EncoderParams(name="no_such_net")}, "timm cannot build 'no_such_net'"),
+        ({"multi_grid": (1, 2, 4)}, "multi_grid.*set it to null"),
+    ],
+)
+def test_impossible_networks_are_refused_in_one_line(
+    change: dict[str, object], message: str
+) -> None:
+    params = tiny.deeplab().model_copy(update=change)
+    with pytest.raises(InputError, match=message):
+        build_encoder(params, pretrained=False)

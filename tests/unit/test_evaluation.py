@@ -1,0 +1,182 @@
+"""From classifier and maps to matrices and scores (zs3net §7); fault 15: classes that are absent."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests import tiny
+from zslib.artifacts.features import DenseMaps
+from zslib.artifacts.maps import open_label_maps
+from zslib.benchmark import Split
+from zslib.classifier import PixelClassifier
+from zslib.datasets.labels import open_labels
+from zslib.evaluation import (
+    PREDICTIONS,
+    Entry,
+    Evaluation,
+    derive_scores,
+    evaluate,
+    open_confusion,
+    save,
+)
+from zslib.metrics import confusion_matrix
+from zslib.params import EvaluateParams
+
+PARAMS = EvaluateParams(bootstrap=20)
+ENTRY = Entry("tiny", "spnet", "clean", seed=0)
+
+
+def random_classifier(split: Split = tiny.SPLIT, *, gamma: float = 0.2) -> PixelClassifier:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(len(split.classes), tiny.DIMENSION, generator=generator)
+    return PixelClassifier(split, weight, torch.zeros(len(split.classes)), gamma)
+
+
+def artifacts(folder: Path, label_maps: list[np.ndarray]) -> tuple[DenseMaps, object]:
+    return (
+        DenseMaps.open(tiny.write_maps(folder / "maps.h5", label_maps)),
+        open_labels(tiny.write_labels(folder / "labels.h5", label_maps)),
+    )
+
+
+@pytest.fixture
+def evaluation(tmp_path: Path) -> Evaluation:
+    maps, labels = artifacts(tmp_path, tiny.label_maps(5, range(9), seed=0))
+    return evaluate(random_classifier(), maps, labels, resolution="original")
+
+
+def test_matrices_are_those_of_the_predictions(evaluation: Evaluation, tmp_path: Path) -> None:
+    labels = open_labels(tmp_path / "labels.h5")
+    pairs = list(zip(labels, evaluation.predictions, strict=True))
+    matrices = [confusion_matrix(truth, predicted, 9) for truth, predicted in pairs]
+    np.testing.assert_array_equal(evaluation.generalised, sum(matrices))
+    for index, matrix in enumerate(matrices):
+        expected = [np.diag(matrix), matrix.sum(1), matrix.sum(0)]
+        np.testing.assert_array_equal(evaluation.per_image[index], expected)
+
+
+def test_the_restricted_matrix_holds_unseen_pixels_among_unseen_classes(
+    evaluation: Evaluation, tmp_path: Path
+) -> None:
+    restricted, unseen = evaluation.restricted, list(tiny.UNSEEN)
+    assert restricted.sum() == restricted[np.ix_(unseen, unseen)].sum()
+    labels = open_labels(tmp_path / "labels.h5")
+    assert restricted.sum() == np.isin(labels.pixels, unseen).sum()
+    np.testing.assert_array_equal(restricted.sum(1)[unseen], evaluation.generalised.sum(1)[unseen])
+
+
+def test_calibration_does_not_touch_the_restricted_protocol(tmp_path: Path) -> None:
+    pair = artifacts(tmp_path, tiny.label_maps(4, range(9), seed=1))
+    results = [
+        evaluate(random_classifier(gamma=g), *pair, resolution="original") for g in (0.0, 0.9)
+    ]
+    np.testing.assert_array_equal(results[0].restricted, results[1].restricted)
+    assert (results[0].generalised != results[1].generalised).any()
+
+
+def test_void_classes_are_neither_scored_nor_predicted(tmp_path: Path) -> None:
+    split = Split.from_ids("s", tiny.CLASSES, tiny.UNSEEN, [0])
+    maps, labels = artifacts(tmp_path, tiny.label_maps(4, range(9), seed=2))
+    result = evaluate(random_classifier(split), maps, labels, resolution="original")
+    assert not result.generalised[0].any()
+    assert not result.generalised[:, 0].any()
+    assert tiny.CLASSES[0] not in derive_scores(result, ENTRY, PARAMS)["class_iou"]
+
+
+def test_images_are_matched_by_id_and_not_by_position(tmp_path: Path) -> None:
+    label_maps = tiny.label_maps(4, range(9), seed=3)
+    maps, labels = artifacts(tmp_path, label_maps)
+    straight = evaluate(random_classifier(), maps, labels, resolution="original")
+    backwards = type(labels)(
+        labels.ids[::-1],
+        labels.sizes[::-1],
+        np.concatenate([m.reshape(-1) for m in label_maps[::-1]]),
+        labels.meta,
+    )
+    again = evaluate(random_classifier(), maps, backwards, resolution="original")
+    np.testing.assert_array_equal(straight.generalised, again.generalised)
+
+
+def test_view_resolution_scores_labels_resized_to_the_view(tmp_path: Path) -> None:
+    maps, _ = artifacts(tmp_path, tiny.label_maps(3, range(9), seed=4, side=6))
+    big = [np.kron(m, np.ones((3, 3), np.uint8)) for m in tiny.label_maps(3, range(9), seed=4)]
+    labels = open_labels(tiny.write_labels(tmp_path / "big.h5", big))
+    original = evaluate(random_classifier(), maps, labels, resolution="original")
+    view = evaluate(random_classifier(), maps, labels, resolution="view")
+    assert [p.shape for p in original.predictions] == [(18, 18)] * 3
+    assert [p.shape for p in view.predictions] == [(6, 6)] * 3
+    assert original.generalised.sum() == 9 * view.generalised.sum()
+
+
+# --- scores --------------------------------------------------------------------------------------
+
+
+def test_scores_carry_the_entry_and_intervals_around_each_mean(evaluation: Evaluation) -> None:
+    result = derive_scores(evaluation, ENTRY, PARAMS)
+    expected = {"split": "tiny", "method": "spnet", "protocol": "clean", "seed": 0}
+    assert result.items() >= (expected | {"setting": "inductive"}).items()
+    assert set(result["interval95"]) == {"miou", "miou_seen", "miou_unseen", "hiou"}
+    for low, high in result["interval95"].values():
+        assert 0 <= low <= high <= 1
+
+
+def test_saved_evaluation_comes_back(evaluation: Evaluation, tmp_path: Path) -> None:
+    save(evaluation, ENTRY, PARAMS, folder=tmp_path / "e", scores=tmp_path / "scores.json")
+    arrays, split = open_confusion(tmp_path / "e")
+    assert split == tiny.SPLIT
+    for name in ("generalised", "restricted", "per_image"):
+        np.testing.assert_array_equal(arrays[name], getattr(evaluation, name))
+    predictions = open_label_maps(tmp_path / "e" / "predictions.h5", schema=PREDICTIONS)
+    for found, expected in zip(predictions, evaluation.predictions, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert json.loads((tmp_path / "scores.json").read_text())["method"] == "spnet"
+
+
+def refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} in the scores")
+
+
+@pytest.mark.parametrize(
+    ("present", "unseen_mean_is_zero"),
+    [([0, 1, 4], False), ([0, 1], True), ([4, 8], False), ([255], True)],
+    ids=["few-classes", "no-unseen", "no-seen", "void-only"],
+)
+def test_fault_15_absent_classes_give_no_nan(
+    tmp_path: Path, present: list[int], unseen_mean_is_zero: bool
+) -> None:
+    maps, labels = artifacts(tmp_path, tiny.label_maps(3, present, seed=0))
+    result = evaluate(random_classifier(), maps, labels, resolution="original")
+    save(result, ENTRY, PARAMS, folder=tmp_path / "e", scores=tmp_path / "scores.json")
+    found = json.loads((tmp_path / "scores.json").read_text(), parse_constant=refuse)
+    assert (found["protocols"]["restricted_to_unseen"]["miou_unseen"] == 0) == unseen_mean_is_zero
+    predicted = np.unique(np.concatenate([p[1:].reshape(-1) for p in result.predictions]))
+    for class_id, name in enumerate(tiny.CLASSES):
+        counted = result.generalised[class_id].any() or result.generalised[:, class_id].any()
+        assert (found["class_iou"][name] is not None) == counted, (name, predicted)
+
+
+def test_fault_15_each_protocol_gives_its_documented_value(tmp_path: Path) -> None:
+    """A perfect classifier of images without classes 2 and 8: they leave the mean, or count as 0."""
+    maps, labels = artifacts(tmp_path, tiny.label_maps(6, [0, 1, 3, 4, 5, 6, 7], seed=0))
+    rows = torch.from_numpy(tiny.features(np.arange(9, dtype=np.uint8), seed=9)).float()
+    perfect = PixelClassifier(tiny.SPLIT, rows, -rows.square().sum(1) / 2)
+    found = derive_scores(evaluate(perfect, maps, labels, resolution="original"), ENTRY, PARAMS)
+    assert (found["miou_seen"], found["miou_unseen"], found["hiou"]) == (1, 1, 1)
+    zero = found["protocols"]["absent_classes_zero"]
+    assert zero["miou_seen"] == pytest.approx(6 / 7)
+    assert zero["miou_unseen"] == pytest.approx(1 / 2)
+    assert found["class_iou"][tiny.CLASSES[8]] is None
+
+
+def test_background_is_left_out_where_there_is_one(tmp_path: Path) -> None:
+    split = Split.from_ids("s", ("background", *tiny.CLASSES[1:]), tiny.UNSEEN, [])
+    maps, labels = artifacts(tmp_path, tiny.label_maps(4, range(9), seed=2))
+    result = evaluate(random_classifier(split), maps, labels, resolution="original")
+    found = derive_scores(result, ENTRY, PARAMS)["protocols"]["without_background"]
+    matrix = result.generalised.copy()
+    matrix[0] = 0
+    foreground = np.diag(matrix)[1:].sum() / matrix.sum()
+    assert found["pixel_accuracy"] == pytest.approx(foreground)
