@@ -9,9 +9,13 @@ from stages.command import EXISTING, Sections, scratch, stage
 
 @stage
 @click.option("--images", type=EXISTING, required=True, help="images.json of the index.")
-@click.option("--labels", type=EXISTING, required=True, help="Which images: those with labels here.")
+@click.option(
+    "--labels", type=EXISTING, required=True, help="Which images: those with labels here."
+)
 @click.option("--network", type=EXISTING, required=True)
-@click.option("--sample", is_flag=True, help="Only a seeded sample: features.tuning_images of them.")
+@click.option(
+    "--sample", is_flag=True, help="Only a seeded sample: features.tuning_images of them."
+)
 def main(
     section: Sections, *, images: Path, labels: Path, network: Path, sample: bool, out: Path
 ) -> None:

@@ -16,7 +16,7 @@ def main(section: Sections, *, out: Path) -> None:
     import os
 
     from zslib.artifacts import publish
-    from zslib.datasets.index import build_index
+    from zslib.datasets.indexing import build_index
     from zslib.datasets.layouts import open_dataset
 
     dataset = open_dataset(params)

@@ -46,9 +46,7 @@ def main(
         torch.from_numpy(load_class_vectors(embeddings).rows),
     )
     recorded = Curves(curves, every=50)
-    classifier = spnet.fit(
-        inputs, training, gammas, selection, seed=seed, curves=recorded
-    )
+    classifier = spnet.fit(inputs, training, gammas, selection, seed=seed, curves=recorded)
     classifier.save(out)
     recorded.write()
 

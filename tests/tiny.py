@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from zslib.artifacts.features import BANK, DENSE
 from zslib.artifacts.maps import write_label_maps
+from zslib.artifacts.schemas import BANK, DENSE, LABELS
 from zslib.artifacts.store import write_arrays
 from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.datasets.decode import checksum
 from zslib.datasets.index import MaskEntry, MaskIndex
-from zslib.datasets.labels import SCHEMA as LABELS
 from zslib.params import (
     AugmentationParams,
     BackboneParams,

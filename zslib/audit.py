@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from zslib.benchmark import Split
-from zslib.datasets.index import DatasetIndex, build_index
+from zslib.datasets.indexing import DatasetIndex, build_index
 from zslib.datasets.labels import write_seen_labels
 from zslib.datasets.layouts import Dataset, open_dataset
 from zslib.errors import InputError

@@ -4,7 +4,7 @@ Every method that ends in a linear classifier publishes this artifact; evaluatio
 prediction read it without knowing the method.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from zslib.artifacts.schemas import CLASSIFIER
 from zslib.artifacts.weights import load_tensors, save_tensors
 from zslib.benchmark import Split
-from zslib.metrics import confusion_matrix
 
 
 @dataclass(frozen=True)
@@ -81,42 +80,3 @@ class PixelClassifier:
             meta["gamma"],
             meta["details"],
         )
-
-
-def matrix_over(
-    classifier: PixelClassifier, maps: Iterator[tuple[Tensor, np.ndarray]]
-) -> np.ndarray:
-    """Return the confusion matrix of a classifier over (pixel features, label map) pairs."""
-    num_classes = len(classifier.split.classes)
-    total = np.zeros((num_classes, num_classes), np.int64)
-    for features, labels in maps:
-        prediction = classifier.predict(features, labels.shape)
-        total += confusion_matrix(labels, prediction, num_classes)
-    return total
-
-
-def calibration_matrices(
-    classifier: PixelClassifier,
-    maps: Iterator[tuple[Tensor, np.ndarray]],
-    gammas: Sequence[float],
-) -> np.ndarray:
-    """Return one confusion matrix per gamma, (g, c, c), from one pass over the maps.
-
-    Whatever gamma, a pixel goes to its best seen or its best unseen class: unseen where
-    p_unseen > p_seen - gamma (spnet §4.2, §10), so two classes and one difference say it all.
-    """
-    split = classifier.split
-    num_classes = len(split.classes)
-    seen, unseen = torch.tensor(split.seen), torch.tensor(split.unseen)
-    total = np.zeros((len(gammas), num_classes, num_classes), np.int64)
-    for features, labels in maps:
-        valid = torch.from_numpy(labels != 255)
-        probabilities = classifier.logits(features, labels.shape).softmax(0)[:, valid]
-        best_seen, seen_id = probabilities[seen].max(0)
-        best_unseen, unseen_id = probabilities[unseen].max(0)
-        truth = labels[valid.numpy()]
-        for index, gamma in enumerate(gammas):
-            chosen = torch.where(best_unseen > best_seen - gamma, unseen[unseen_id], seen[seen_id])
-            prediction = chosen.to(torch.uint8).numpy()
-            total[index] += confusion_matrix(truth, prediction, num_classes)
-    return total

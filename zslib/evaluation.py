@@ -107,9 +107,7 @@ def evaluate(
     )
 
 
-def derive_scores(
-    evaluation: Evaluation, entry: Entry, params: EvaluateParams
-) -> dict[str, Any]:
+def derive_scores(evaluation: Evaluation, entry: Entry, params: EvaluateParams) -> dict[str, Any]:
     """Return everything the leaderboard and the report need, as JSON; fractions in [0, 1]."""
     split = evaluation.split
     groups = {"seen": split.seen, "unseen": split.unseen}

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from zslib.artifacts.publish import move_into_place
 from zslib.artifacts.schemas import BANK, DENSE
@@ -25,44 +25,11 @@ from zslib.artifacts.store import allocate, finish, map_array
 from zslib.benchmark import IGNORE_INDEX
 from zslib.datasets.decode import read_image
 from zslib.datasets.views import size_with_short_side
+from zslib.grids import LABEL_RULES, feature_grid
 from zslib.params import FeatureParams
 from zslib.training import Runtime, progress
 
 SECONDS_BETWEEN_FLUSHES = 5.0
-
-
-def floor_nearest(
-    label_map: UInt8[np.ndarray, "h w"], grid: tuple[int, int]
-) -> UInt8[np.ndarray, "gh gw"]:
-    """Resize a label map by nearest with index floor(i * in / out) (zs3net §4.3, oracle 7)."""
-    rows, columns = (np.arange(g) * n // g for g, n in zip(grid, label_map.shape, strict=True))
-    return label_map[rows[:, None], columns[None, :]]
-
-
-def corner_nearest(
-    label_map: UInt8[np.ndarray, "h w"], grid: tuple[int, int]
-) -> UInt8[np.ndarray, "gh gw"]:
-    """Resize a label map by nearest, corners aligned: where corners-aligned upsampling puts a cell.
-
-    The floor rule drifts from that by up to 3 pixels at the far edge, whatever the image's size: a
-    trifle at 312 pixels, a tenth of an object at 96.
-    """
-    rows, columns = (corner_indices(n, g) for n, g in zip(label_map.shape, grid, strict=True))
-    return label_map[rows[:, None], columns[None, :]]
-
-
-def corner_indices(size: int, cells: int) -> Int64[np.ndarray, " g"]:
-    """Return the pixel nearest to each cell when first and last cell lie on first and last pixel."""
-    return np.rint(np.linspace(0, size - 1, cells)).astype(np.int64)
-
-
-LABEL_RULES = {"floor": floor_nearest, "corners": corner_nearest}
-
-
-def feature_grid(view: tuple[int, int]) -> tuple[int, int]:
-    """Return the (h, w) of the stride-4 map of a (height, width) view: ceil(ceil(n / 2) / 2)."""
-    height, width = (-(-(-(-n // 2)) // 2) for n in view)
-    return height, width
 
 
 def sample_rows(
@@ -74,7 +41,7 @@ def sample_rows(
     chosen, weights = [], []
     for label in np.unique(flat[flat != IGNORE_INDEX]):
         cells = np.flatnonzero(flat == label)
-        kept = cells[: rows_per_class]
+        kept = cells[:rows_per_class]
         if len(cells) > rows_per_class:
             kept = rng.choice(cells, rows_per_class, replace=False)
         chosen.append(kept)
@@ -193,34 +160,6 @@ def extract(
         out.parent.mkdir(parents=True, exist_ok=True)
         move_into_place(work, out)
     runtime.barrier()
-
-
-def frozen(
-    network: nn.Module, runtime: Runtime, mean: Sequence[float], std: Sequence[float]
-) -> Callable[[Tensor], Tensor]:
-    """Return the function from uint8 images to pixel features by a network in eval mode."""
-    network = network.to(runtime.device, memory_format=torch.channels_last).eval()
-    normalise = Normalise(mean, std).to(runtime.device)
-
-    @torch.inference_mode()
-    def features_of(images: Tensor) -> Tensor:
-        with runtime.autocast():
-            return network.features(normalise(images))
-
-    return features_of
-
-
-class Normalise(nn.Module):
-    """uint8 images to normalised float ones, on whatever device they are."""
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255)
-
-    def forward(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        images = images.float().contiguous(memory_format=torch.channels_last)
-        return (images - self.mean) / self.std
 
 
 def _views(sizes: Sequence[tuple[int, int]], params: FeatureParams) -> list[tuple[int, int]]:

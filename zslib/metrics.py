@@ -68,9 +68,7 @@ def scores(
     for suffix, ids in groups.items():
         result[f"miou{suffix}"] = _mean(iou[ids], absent)
         result[f"mean_accuracy{suffix}"] = _mean(accuracy[ids], absent)
-        result[f"pixel_accuracy{suffix}"] = float(
-            correct[ids].sum() / max(labelled[ids].sum(), 1)
-        )
+        result[f"pixel_accuracy{suffix}"] = float(correct[ids].sum() / max(labelled[ids].sum(), 1))
         result[f"fwiou{suffix}"] = float(weighted[ids].sum())
     result["hiou"] = harmonic_mean(result["miou_seen"], result["miou_unseen"])
     return result

@@ -226,9 +226,7 @@ def train(
         torch.manual_seed(_mix(seed, index, runtime.rank))
         for optimiser in state.optimisers.values():
             for group in optimiser.param_groups:
-                group["lr"] = poly_lr(
-                    group["initial_lr"], index, steps, power=group["power"]
-                )
+                group["lr"] = poly_lr(group["initial_lr"], index, steps, power=group["power"])
         losses = {key: float(value) for key, value in step(batch).items()}
         _refuse_divergence(losses, name=name, step=index)
         state.step = index + 1

@@ -1,5 +1,6 @@
 """The last layer and its calibration (spnet §3, §4, oracles S3, S4, S7; zs3net §10)."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from torch.nn import functional as F
 from zslib.benchmark import Split
 from zslib.classifier import PixelClassifier, calibration_matrices, matrix_over
 from zslib.losses import weighted_cross_entropy
-from zslib.metrics import scores
 from zslib.methods.spnet import Projection
+from zslib.metrics import scores
 from zslib.params import OptimiserParams
 from zslib.training import build_optimiser
 
@@ -74,7 +75,7 @@ def test_spnet_s7_one_step_from_zero_stays_in_the_span_of_seen_embeddings() -> N
     classifier = PixelClassifier(SEEN_SEEN_UNSEEN, weight, torch.zeros(3))
     found = classifier.logits(features[None], (1, 1)).softmax(0).flatten()
     assert found.tolist() == pytest.approx([0.894822, 0.006029, 0.099149], abs=1e-6)
-    assert classifier.with_gamma(0.6).predict(features[None], (1, 1)) == 0
+    assert replace(classifier, gamma=0.6).predict(features[None], (1, 1)) == 0
     outside = embeddings[2] - embeddings[:2].T @ (embeddings[:2] @ embeddings[2])
     assert (1 - outside.square().sum()).item() == pytest.approx(0.5904, abs=1e-6)
     assert (outside @ model.project.weight.data @ features[0]).item() == pytest.approx(0, abs=1e-6)
@@ -124,7 +125,7 @@ def test_calibration_matrices_equal_predicting_with_each_gamma(seed: int) -> Non
     classifier, features, labels = random_problem(seed)
     matrices = calibration_matrices(classifier, iter([(features, labels)]), GAMMAS)
     for gamma, matrix in zip(GAMMAS, matrices, strict=True):
-        expected = matrix_over(classifier.with_gamma(gamma), iter([(features, labels)]))
+        expected = matrix_over(replace(classifier, gamma=gamma), iter([(features, labels)]))
         np.testing.assert_array_equal(matrix, expected, err_msg=f"gamma {gamma}")
 
 
@@ -143,7 +144,7 @@ def test_raising_gamma_never_raises_seen_recall_nor_lowers_unseen_recall(seed: i
 
 def test_gamma_one_forbids_seen_classes() -> None:
     classifier, features, _ = random_problem(0)
-    prediction = classifier.with_gamma(1.0).predict(features, (7, 9))
+    prediction = replace(classifier, gamma=1.0).predict(features, (7, 9))
     assert np.isin(prediction, SPLIT.unseen).all()
 
 
@@ -163,7 +164,16 @@ def test_void_classes_are_never_predicted() -> None:
     classifier, features, _ = random_problem(1)
     biased = PixelClassifier(SPLIT, classifier.weight, torch.tensor([0, 0, 0, 0, 0, 99.0]))
     for gamma in (0.0, 0.5):
-        assert not (biased.with_gamma(gamma).predict(features, (7, 9)) == 5).any()
+        assert not (replace(biased, gamma=gamma).predict(features, (7, 9)) == 5).any()
+
+
+def test_an_uncalibrated_classifier_is_the_same_without_gamma() -> None:
+    classifier, features, _ = random_problem(3)
+    calibrated = replace(classifier, gamma=0.7, meta={"gamma": "a story"})
+    found = calibrated.uncalibrated()
+    assert (found.gamma, found.meta) == (0.0, {})
+    np.testing.assert_array_equal(found.predict(features, (4, 5)), classifier.predict(features, (4, 5)))
+    assert (calibrated.predict(features, (4, 5)) != found.predict(features, (4, 5))).any()
 
 
 def test_a_saved_classifier_is_the_same_classifier(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from scipy.io import savemat
 
 from zslib.datasets.context import CONTEXT_CLASSES, label_lookup
 from zslib.datasets.doctor import diagnose
-from zslib.datasets.index import DatasetIndex, ImageIndex, MaskIndex, build_index
+from zslib.datasets.index import ImageIndex, MaskIndex
+from zslib.datasets.indexing import DatasetIndex, build_index
 from zslib.datasets.layouts import open_dataset
 from zslib.errors import ArtifactError, ImageError, InputError
 from zslib.params import DatasetParams

@@ -10,16 +10,16 @@ import torch
 from tests import tiny
 from zslib.artifacts.features import DenseMaps
 from zslib.artifacts.maps import open_label_maps
+from zslib.artifacts.schemas import CONFUSION, PREDICTIONS
+from zslib.artifacts.store import open_arrays
 from zslib.benchmark import Split
 from zslib.classifier import PixelClassifier
 from zslib.datasets.labels import open_labels
 from zslib.evaluation import (
-    PREDICTIONS,
     Entry,
     Evaluation,
     derive_scores,
     evaluate,
-    open_confusion,
     save,
 )
 from zslib.metrics import confusion_matrix
@@ -125,8 +125,9 @@ def test_scores_carry_the_entry_and_intervals_around_each_mean(evaluation: Evalu
 
 def test_saved_evaluation_comes_back(evaluation: Evaluation, tmp_path: Path) -> None:
     save(evaluation, ENTRY, PARAMS, folder=tmp_path / "e", scores=tmp_path / "scores.json")
-    arrays, split = open_confusion(tmp_path / "e")
-    assert split == tiny.SPLIT
+    arrays, meta = open_arrays(tmp_path / "e" / "confusion.h5", schema=CONFUSION)
+    assert Split.described(meta) == tiny.SPLIT
+    assert tuple(meta["ids"]) == evaluation.ids
     for name in ("generalised", "restricted", "per_image"):
         np.testing.assert_array_equal(arrays[name], getattr(evaluation, name))
     predictions = open_label_maps(tmp_path / "e" / "predictions.h5", schema=PREDICTIONS)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import timm
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -60,6 +60,19 @@ class DeepLabV3Plus(nn.Module):
         """Return the parameters outside the encoder, which learn faster (zs3net §2)."""
         inside = set(map(id, self.encoder.parameters()))
         return [p for p in self.parameters() if id(p) not in inside]
+
+
+class Normalise(nn.Module):
+    """uint8 images to normalised float ones, on whatever device they are."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255)
+
+    def forward(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        images = images.float().contiguous(memory_format=torch.channels_last)
+        return (images - self.mean) / self.std
 
 
 class Aspp(nn.Module):

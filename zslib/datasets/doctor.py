@@ -15,8 +15,8 @@ import numpy as np
 
 from zslib.benchmark import IGNORE_INDEX
 from zslib.datasets.decode import checksum, decode_image, decode_label_map, read_bytes
-from zslib.datasets.layouts import ROLES, Dataset, Role, open_dataset
-from zslib.datasets.lists import read_ids
+from zslib.datasets.layouts import Dataset, open_dataset
+from zslib.datasets.lists import ROLES, Role, read_ids
 from zslib.errors import InputError
 from zslib.params import DatasetParams
 

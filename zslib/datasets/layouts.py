@@ -5,17 +5,15 @@ and by `zslib doctor` only. Later stages read the index (zslib.datasets.index).
 """
 
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
 from zslib.datasets.context import PascalContext
+from zslib.datasets.lists import Role
 from zslib.datasets.voc import Voc12
 from zslib.params import DatasetParams
-
-Role = Literal["train", "val"]
-ROLES: tuple[Role, ...] = ("train", "val")
 
 
 @runtime_checkable  # the type checks made under pytest ask for it

@@ -2,8 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from zslib.errors import InputError
+
+Role = Literal["train", "val"]
+ROLES: tuple[Role, ...] = ("train", "val")
 
 
 def read_ids(path: Path) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ from zslib.artifacts.schemas import VECTORS
 from zslib.artifacts.weights import load_tensors, save_tensors
 from zslib.errors import InputError
 
-
 Normalisation = Literal["none", "unit", "max"]
 
 

@@ -21,11 +21,17 @@ from torch import Tensor, nn
 from zslib.artifacts.features import DenseMaps, PixelBank
 from zslib.artifacts.maps import LabelMaps
 from zslib.benchmark import Split
-from zslib.classifier import PixelClassifier, calibration_matrices
+from zslib.classifier import PixelClassifier
 from zslib.losses import weighted_cross_entropy
 from zslib.params import LinearTraining, SelectionParams
 from zslib.sampling import NaturalRows
-from zslib.selection import Choice, draw_held_out, hiou_of, tuning_pairs
+from zslib.selection import (
+    Choice,
+    calibration_matrices,
+    draw_held_out,
+    hiou_of,
+    tuning_pairs,
+)
 from zslib.training import Curves, Losses, SingleProcess, TrainState, build_optimiser, train
 
 

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from zslib.artifacts.schemas import BACKBONE
 from zslib.artifacts.weights import load_tensors, save_tensors
-from zslib.backbones.deeplab import DeepLabV3Plus, resize
+from zslib.backbones.deeplab import DeepLabV3Plus, Normalise, resize
 from zslib.benchmark import Split
 from zslib.classifier import PixelClassifier
 from zslib.datasets.views import BatchOrder, TrainingViews, loader
 from zslib.errors import InputError
-from zslib.features import Normalise, corner_indices, frozen
+from zslib.grids import corner_indices
 from zslib.losses import weighted_cross_entropy
 from zslib.params import BackboneParams, ComputeParams, DeepLabParams
 from zslib.training import (
@@ -62,7 +62,16 @@ class Backbone:
 
     def features_of(self, runtime: Runtime) -> Callable[[Tensor], Tensor]:
         """Return the function from uint8 images to pixel features, by the network in eval mode."""
-        return frozen(self.network, runtime, self.params.encoder.mean, self.params.encoder.std)
+        network = self.network.to(runtime.device, memory_format=torch.channels_last).eval()
+        encoder = self.params.encoder
+        normalise = Normalise(encoder.mean, encoder.std).to(runtime.device)
+
+        @torch.inference_mode()
+        def features_of(images: Tensor) -> Tensor:
+            with runtime.autocast():
+                return network.features(normalise(images))
+
+        return features_of
 
     def classifier(self) -> PixelClassifier:
         """Return the network's own last layer."""

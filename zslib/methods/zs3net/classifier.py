@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from zslib.artifacts.features import DenseMaps, PixelBank
 from zslib.artifacts.maps import LabelMaps
 from zslib.benchmark import Split
-from zslib.classifier import PixelClassifier, matrix_over
+from zslib.classifier import PixelClassifier
 from zslib.losses import weighted_cross_entropy
 from zslib.methods.zs3net.generator import Generator, Generators
 from zslib.params import ClassifierParams
 from zslib.sampling import NaturalRows
-from zslib.selection import Choice, hiou_of, tuning_pairs
+from zslib.selection import Choice, hiou_of, matrix_over, tuning_pairs
 from zslib.training import Curves, Losses, SingleProcess, TrainState, build_optimiser, train
 
 

@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from zslib.backbones.deeplab import DeepLabV3Plus, resize
+from zslib.backbones.deeplab import DeepLabV3Plus, Normalise, resize
 from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.classifier import PixelClassifier
 from zslib.datasets.views import BatchOrder, TrainingViews, loader
-from zslib.features import Normalise, floor_nearest
+from zslib.grids import floor_nearest
 from zslib.losses import weighted_cross_entropy
 from zslib.methods.zs3net.generator import Generator, mmd_loss
 from zslib.params import ComputeParams, EncoderParams, OfficialParams, OptimiserParams
@@ -107,7 +107,9 @@ class Iteration:
         for features, label_map in zip(real, labels.numpy(), strict=True):
             grid = floor_nearest(label_map, tuple(features.shape[-2:]))
             shows_unseen = self._split.shows_unseen(grid)
-            fake, steps = self._generate(features, grid, learn=not shows_unseen, optimisers=optimisers)
+            fake, steps = self._generate(
+                features, grid, learn=not shows_unseen, optimisers=optimisers
+            )
             inputs.append(fake if shows_unseen else features)
             losses += steps
         loss = self._classify(torch.stack(inputs), labels, optimisers["head"])

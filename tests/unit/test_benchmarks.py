@@ -1,0 +1,153 @@
+"""Each benchmark runs at a tiny size and reports what it promises. No time is ever asserted."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from benchmarks import NAMES, __main__, confusion, extraction, generator, sampling
+from benchmarks.measure import Goal, Result, time_side_by_side
+from tests import tiny
+
+
+def contestants(result: Result) -> list[str]:
+    return list(result.seconds)
+
+
+def assert_complete(result: Result, *, repeats: int) -> None:
+    assert result.reference in result.seconds
+    for name, seconds in result.seconds.items():
+        assert len(seconds) == repeats
+        assert all(taken > 0 for taken in seconds)
+        assert name in result.table()
+
+
+# --- measuring -----------------------------------------------------------------------------------
+
+
+def test_contestants_take_turns_on_inputs_of_their_own():
+    inputs, runs = iter(range(100)), []
+    timed = time_side_by_side(
+        {
+            "a": lambda given: runs.append(("a", given)),
+            "b": lambda given: runs.append(("b", given)),
+        },
+        lambda: next(inputs),
+        repeats=2,
+    )
+    assert [given for _, given in runs] == list(range(6))
+    assert [name for name, _ in runs] == ["b", "a", "a", "b", "b", "a"]
+    assert {name: len(seconds) for name, seconds in timed.items()} == {"a": 2, "b": 2}
+
+
+@pytest.fixture
+def result() -> Result:
+    return Result(
+        "a race",
+        {"laps": 3},
+        {"hare": [1.0, 2.0, 9.0], "tortoise": [2.0, 6.0, 9.0]},
+        reference="hare",
+        amount=10,
+        unit="laps",
+        goal=Goal("tortoise", 1.5, "within 1.5x of the hare"),
+        notes={"spectators": 12},
+    )
+
+
+def test_ratios_are_taken_round_by_round(result):
+    assert result.ratios("tortoise") == [2.0, 3.0, 1.0]
+    row = result.as_json()["rows"]["tortoise"]
+    assert row["ratio"] == 2.0  # the ratio of the medians would be 3
+    assert row["ratio_range"] == [1.0, 3.0]
+    assert row["median_seconds"] == 6.0
+    assert row["laps_per_second"] == pytest.approx(10 / 6)
+
+
+def test_a_table_shows_sizes_medians_ratios_notes_and_the_goal(result):
+    table = result.table()
+    for text in ("a race", "laps 3", "6.00 s", "1.67", "2.00 (1.00 to 3.00)", "spectators: 12"):
+        assert text in table
+    assert "within 1.5x of the hare: missed (2.00)" in table
+
+
+# --- the benchmarks ------------------------------------------------------------------------------
+
+
+def test_sampling():
+    (result,) = sampling.measure(images=6, rows_per_image=8, dimension=4, rows=32, repeats=2)
+    assert_complete(result, repeats=2)
+    assert len(contestants(result)) == 4
+    assert result.sizes["bank rows"] == 48
+    assert "within 2x of np.memmap" in result.table()
+
+
+def test_every_way_to_sample_is_checked_against_the_others():
+    ways = {"right": lambda rows: rows * 2.0, "wrong": lambda rows: rows * 3.0}
+    with pytest.raises(AssertionError):
+        sampling.refuse_disagreement(ways, np.arange(3))
+
+
+def test_confusion():
+    results = confusion.measure(side=20, class_counts=(3, 5), repeats=2)
+    assert [result.title.split(":")[1].split()[0] for result in results] == ["3", "5"]
+    for result in results:
+        assert_complete(result, repeats=2)
+        assert {"zslib", "torchmetrics", "scikit-learn"} <= set(contestants(result))
+
+
+def test_drawn_maps_hold_void_and_every_kind_of_class():
+    labels, predictions = confusion.draw_maps(200, 5, np.random.default_rng(0))
+    assert labels.shape == predictions.shape == (200, 200)
+    assert set(np.unique(labels)) == {0, 1, 2, 3, 4, 255}
+    assert set(np.unique(predictions)) == {0, 1, 2, 3, 4}
+
+
+def test_generator():
+    (result,) = generator.measure(
+        model=tiny.deeplab(), side=32, batch=2, images=3, steps=2, steps_per_pass=4, repeats=2
+    )
+    assert_complete(result, repeats=2)
+    cached, whole, shared = result.seconds.values()
+    assert shared == pytest.approx([(w + 3 * c) / 4 for c, w in zip(cached, whole, strict=True)])
+    assert {"batch", "side", "dimension", "rows"} <= set(result.sizes)
+
+
+def test_extraction():
+    (result,) = extraction.measure(
+        model=tiny.deeplab(), images=3, short_side=32, batch=2, compute=tiny.CPU, repeats=1
+    )
+    assert_complete(result, repeats=1)
+    assert contestants(result) == ["bare forward", "pixel bank", "dense maps"]
+    assert result.sizes["rows of the dense maps"] == 3 * 8 * 11  # views of 42x32 at stride 4
+    before, after = result.notes.values()
+    assert 0 < before <= after
+    assert "90 %" in result.table()
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def test_the_command_prints_tables_and_writes_json(result, monkeypatch, tmp_path):
+    asked = []
+
+    def instead(name: str, options: dict[str, int]) -> list[Result]:
+        asked.append((name, options))
+        return [result]
+
+    monkeypatch.setattr(__main__, "_in_own_process", instead)
+    out = tmp_path / "new" / "bench.json"
+    run = CliRunner().invoke(__main__.main, ["--json", str(out), "--repeats", "7"])
+    assert run.exit_code == 0, run.output
+    assert asked == [(name, {"repeats": 7}) for name in NAMES]
+    assert run.output.count("a race") == len(NAMES)
+    written = json.loads(out.read_text())
+    assert written["machine"]["cores"] >= 1
+    assert "torch" in written["machine"]
+    assert set(written["benchmarks"]) == set(NAMES)
+
+
+def test_every_benchmark_is_on_the_list():
+    files = {path.stem for path in Path(sampling.__file__).parent.glob("*.py")}
+    assert files - {"__init__", "__main__", "measure", "material"} == set(NAMES)
