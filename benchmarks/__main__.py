@@ -1,20 +1,16 @@
 """Run benchmarks and print their tables: python -m benchmarks [NAME ...] [--json FILE].
 
-Each one runs in a process of its own, so that its peak memory and torch's global switches belong to
-it alone. What is compared within a benchmark takes turns in that one process.
+What is compared takes turns in one process; each benchmark has a process of its own.
 """
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from importlib import import_module
-from multiprocessing import get_context
 from pathlib import Path
 
 import click
 
 from benchmarks import NAMES
-from benchmarks.measure import Result, machine
+from benchmarks.measure import machine, run_in_own_process
 
 
 @click.command()
@@ -27,24 +23,16 @@ def main(names: Sequence[str], out: Path | None, repeats: int | None) -> None:
         # A folder that cannot be made is better found now than after minutes of work.
         out.parent.mkdir(parents=True, exist_ok=True)
     print(", ".join(f"{key} {value}" for key, value in machine().items()), flush=True)
+    options = {} if repeats is None else {"repeats": repeats}
     results = {}
     for name in names or NAMES:
-        results[name] = _in_own_process(name, {} if repeats is None else {"repeats": repeats})
+        results[name] = run_in_own_process(name, options)
         for result in results[name]:
             print(f"\n{result.table()}", flush=True)
     if out is not None:
         tables = {name: [result.as_json() for result in found] for name, found in results.items()}
         text = json.dumps({"machine": machine(), "benchmarks": tables}, indent=1)
         out.write_text(text + "\n", encoding="utf-8")
-
-
-def _in_own_process(name: str, options: dict[str, int]) -> list[Result]:
-    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_measure, name, options).result()
-
-
-def _measure(name: str, options: dict[str, int]) -> list[Result]:
-    return import_module(f"benchmarks.{name}").measure(**options)
 
 
 if __name__ == "__main__":

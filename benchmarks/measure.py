@@ -7,8 +7,11 @@ by round, and what counts is the median over rounds of the ratio of two neighbou
 import os
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.metadata import version
+from multiprocessing import get_context
 from platform import python_version
 from statistics import median
 from typing import Any, TypeVar
@@ -115,12 +118,22 @@ class Result:
         return {"words": self.goal.words, "at_most": self.goal.at_most, "ratio": ratio, "met": met}
 
 
+def run_in_own_process(name: str, options: Mapping[str, Any]) -> list[Result]:
+    """Run a benchmark where its peak memory and torch's global switches belong to it alone."""
+    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_measure, name, options).result()
+
+
 def machine() -> dict[str, str | int]:
     """Return what timings depend on besides the code."""
     versions = {name: version(name) for name in ("torch", "numpy", "h5py")}
     threads = os.environ.get("OMP_NUM_THREADS", "default")
     cores = len(os.sched_getaffinity(0))
     return {"cores": cores, "OMP_NUM_THREADS": threads, "python": python_version()} | versions
+
+
+def _measure(name: str, options: Mapping[str, Any]) -> list[Result]:
+    return import_module(f"benchmarks.{name}").measure(**options)
 
 
 def _duration(seconds: float) -> str:

@@ -22,9 +22,9 @@ def main(section: Sections, *, images: Path, labels: Path, curves: Path, out: Pa
     params, seed, compute = section("backbone"), section("seed"), section("compute")
 
     from zslib.artifacts import publish
+    from zslib.artifacts.maps import open_labels
     from zslib.benchmark import Split
     from zslib.datasets.index import ImageIndex
-    from zslib.datasets.labels import open_labels
     from zslib.methods import supervised
     from zslib.training import Checkpoint, Curves, start_runtime
 
@@ -46,7 +46,7 @@ def main(section: Sections, *, images: Path, labels: Path, curves: Path, out: Pa
         if runtime.rank == 0:
             with publish(out) as temporary:
                 backbone.save(temporary / "network.safetensors")
-                backbone.classifier().save(temporary / "classifier.safetensors")
+                supervised.own_classifier(backbone).save(temporary / "classifier.safetensors")
             recorded.write()
 
 

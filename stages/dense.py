@@ -27,10 +27,10 @@ def main(
     """
     params, seed, compute = section("features"), section("seed"), section("compute")
 
+    from zslib.artifacts.maps import open_labels
+    from zslib.backbones.trained import Backbone
     from zslib.datasets.index import ImageIndex
-    from zslib.datasets.labels import open_labels
     from zslib.features import extract, plan_dense, tuning_sample
-    from zslib.methods.supervised import Backbone
     from zslib.training import start_runtime
 
     index, label_maps = ImageIndex.load(images), open_labels(labels)

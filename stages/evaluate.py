@@ -38,9 +38,9 @@ def main(
     params, seed = section("evaluate"), section("seed")
 
     from zslib.artifacts.features import DenseMaps
+    from zslib.artifacts.maps import open_labels
     from zslib.benchmark import Split
     from zslib.classifier import PixelClassifier
-    from zslib.datasets.labels import open_labels
     from zslib.evaluation import Entry, evaluate, save
 
     split = Split.described(open_labels(seen_labels).meta)

@@ -16,7 +16,7 @@ def main(section: Sections, *, out: Path) -> None:
     import os
 
     from zslib.artifacts import publish
-    from zslib.datasets.world import draw_world
+    from zslib.datasets.world.folder import draw_world
 
     with publish(out) as folder:
         draw_world(

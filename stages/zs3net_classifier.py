@@ -35,7 +35,7 @@ def main(
     import torch
 
     from zslib.artifacts.features import DenseMaps, PixelBank
-    from zslib.datasets.labels import open_labels
+    from zslib.artifacts.maps import open_labels
     from zslib.embeddings.table import load_class_vectors
     from zslib.methods.zs3net.classifier import fit
     from zslib.methods.zs3net.generator import load_generators

@@ -36,11 +36,11 @@ def main(
     import torch
 
     from zslib.artifacts import publish
+    from zslib.artifacts.maps import open_labels
+    from zslib.backbones.trained import Backbone
     from zslib.benchmark import Split
     from zslib.datasets.index import ImageIndex
-    from zslib.datasets.labels import open_labels
     from zslib.embeddings.table import load_class_vectors
-    from zslib.methods.supervised import Backbone
     from zslib.methods.zs3net import official
     from zslib.training import Checkpoint, Curves
 
@@ -51,11 +51,11 @@ def main(
         classifier = official.fit(
             backbone.network,
             backbone.params.encoder,
-            [index.path(image_id) for image_id in label_maps.ids],
-            label_maps,
-            torch.from_numpy(load_class_vectors(embeddings).rows),
-            Split.described(open_labels(seen_labels).meta),
-            params,
+            images=[index.path(image_id) for image_id in label_maps.ids],
+            label_maps=label_maps,
+            class_embeddings=torch.from_numpy(load_class_vectors(embeddings).rows),
+            split=Split.described(open_labels(seen_labels).meta),
+            params=params,
             seed=seed,
             compute=compute,
             checkpoint=Checkpoint(folder, compute.checkpoint_seconds),

@@ -110,9 +110,10 @@ def evaluate(
 def derive_scores(evaluation: Evaluation, entry: Entry, params: EvaluateParams) -> dict[str, Any]:
     """Return everything the leaderboard and the report need, as JSON; fractions in [0, 1]."""
     split = evaluation.split
-    groups = {"seen": split.seen, "unseen": split.unseen}
-    per_image = evaluation.per_image
-    intervals = bootstrap_intervals(per_image, **groups, samples=params.bootstrap, seed=entry.seed)
+    groups: dict[str, Any] = {"seen": split.seen, "unseen": split.unseen}
+    intervals = bootstrap_intervals(
+        evaluation.per_image, **groups, samples=params.bootstrap, seed=entry.seed
+    )
     iou = class_iou(evaluation.generalised)
     return {
         "split": entry.split,
@@ -133,7 +134,7 @@ def derive_scores(evaluation: Evaluation, entry: Entry, params: EvaluateParams) 
 def _protocols(evaluation: Evaluation) -> Mapping[str, dict[str, float]]:
     """Score the same predictions under the other protocols in use (zs3net §7, spnet §7)."""
     split, matrix = evaluation.split, evaluation.generalised
-    groups = {"seen": split.seen, "unseen": split.unseen}
+    groups: dict[str, Any] = {"seen": split.seen, "unseen": split.unseen}
     result = {
         "absent_classes_zero": scores(matrix, **groups, absent="zero"),
         "restricted_to_unseen": scores(evaluation.restricted, seen=(), unseen=split.unseen),

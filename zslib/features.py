@@ -2,8 +2,9 @@
 
 The view is fixed: the image resized to a given short side, nothing else. Labels come to the feature
 grid straight from the original label map, by nearest with floor(i * in / out) as in zs3net §4.3, or
-by the pixel under each cell (`features.label_rule`). Since labels tell beforehand how many rows there will be, the file is allocated first and every process
-fills its own part of it; what is done is noted, so a killed extraction goes on where it stopped.
+by the pixel under each cell (`features.label_rule`). Since labels tell beforehand how many rows
+there will be, the file is allocated first and every process fills its own part of it; what is done
+is noted, so a killed extraction goes on where it stopped.
 """
 
 import time

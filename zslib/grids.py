@@ -34,5 +34,5 @@ LABEL_RULES = {"floor": floor_nearest, "corners": corner_nearest}
 
 def feature_grid(view: tuple[int, int]) -> tuple[int, int]:
     """Return the (h, w) of the stride-4 map of a (height, width) view: ceil(ceil(n / 2) / 2)."""
-    height, width = (-(-(-(-n // 2)) // 2) for n in view)
+    height, width = ((n + 3) // 4 for n in view)
     return height, width

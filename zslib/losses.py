@@ -29,7 +29,9 @@ def squared_mmd(
     norms = rows.square().sum(1)
     distances = (norms[:, None] + norms[None, :] - 2 * rows @ rows.T).clamp(min=0)
     scales = [b if kernel == "variance" else b * b for b in bandwidths]
-    similarity = sum(torch.exp(distances * (-0.5 / scale)) for scale in scales)
+    similarity = torch.zeros_like(distances)
+    for scale in scales:
+        similarity = similarity + torch.exp(distances * (-0.5 / scale))
     sign = torch.cat([x.new_full((m,), 1 / m), x.new_full((n,), -1 / n)])
     return sign @ similarity @ sign
 

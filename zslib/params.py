@@ -335,7 +335,7 @@ def load_params(path: Path) -> Params:
         InputError: one line naming the file and every wrong key.
     """
     try:
-        content = yaml.load(Path(path).read_text(), _Yaml)  # noqa: S506 (a SafeLoader)
+        content = yaml.load(Path(path).read_text(), _Yaml)
     except (OSError, yaml.YAMLError) as error:
         raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):

@@ -30,7 +30,8 @@ class ClassRows:
         rows = np.flatnonzero(allowed)
         order = np.argsort(bank.labels[rows], kind="stable")
         sorted_rows, labels = rows[order], bank.labels[rows][order]
-        bounds = np.searchsorted(labels, [classes, np.asarray(classes) + 1])
+        ids = np.asarray(classes)
+        bounds = np.searchsorted(labels, np.stack([ids, ids + 1]))
         self._by_class = {
             c: sorted_rows[start:stop]
             for c, start, stop in zip(classes, *bounds.tolist(), strict=True)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,7 @@ Losses = Mapping[str, Tensor]
 # --- where it runs -------------------------------------------------------------------------------
 
 
+@runtime_checkable
 class Runtime(Protocol):
     """What a training step may ask of the machine."""
 
@@ -92,7 +93,12 @@ class FabricRuntime:
 
         bf16 = accelerator == "cuda" and torch.cuda.is_bf16_supported()
         automatic = "bf16-mixed" if bf16 else "32-true"
-        precision = {"auto": automatic, "32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+        precision: dict[str, Any] = {
+            "auto": automatic,
+            "32": "32-true",
+            "bf16": "bf16-mixed",
+            "fp16": "16-mixed",
+        }
         self._fabric = Fabric(
             accelerator=accelerator,
             devices=processes,
@@ -117,7 +123,9 @@ class FabricRuntime:
         return self._fabric.autocast()
 
     def total(self, value: Tensor) -> Tensor:
-        return self._fabric.all_reduce(value.detach(), reduce_op="sum")
+        summed = self._fabric.all_reduce(value.detach(), reduce_op="sum")
+        assert isinstance(summed, Tensor)
+        return summed
 
     def barrier(self) -> None:
         self._fabric.barrier()
@@ -155,7 +163,7 @@ def build_optimiser(params: OptimiserParams, groups: Iterable[Any]) -> Optimizer
     groups = [g if isinstance(g, dict) else {"params": [g]} for g in groups]
     for group in groups:
         group["lr"] = params.lr * group.pop("lr_factor", 1.0)
-    shared = {"lr": params.lr, "weight_decay": params.weight_decay}
+    shared: dict[str, Any] = {"lr": params.lr, "weight_decay": params.weight_decay}
     match params.name:
         case "sgd":
             optimiser: Optimizer = torch.optim.SGD(groups, momentum=params.momentum, **shared)
@@ -232,8 +240,10 @@ def train(
         state.step = index + 1
         if curves is not None and runtime.rank == 0:
             curves.add(index, losses)
-        if checkpoint is not None and time.monotonic() - saved_at >= checkpoint.seconds:
-            _save(state, checkpoint, runtime)
+        # Only one process saves, by its own clock: the others must not wait for it here.
+        due = time.monotonic() - saved_at >= checkpoint.seconds if checkpoint else False
+        if checkpoint is not None and due and runtime.rank == 0:
+            _save(state, checkpoint)
             saved_at = time.monotonic()
     if state.step < steps:
         raise RuntimeError(f"{name}: batches ended at step {state.step} of {steps}")
@@ -261,16 +271,14 @@ def _refuse_divergence(losses: Mapping[str, float], *, name: str, step: int) -> 
             )
 
 
-def _save(state: TrainState, checkpoint: Checkpoint, runtime: Runtime) -> None:
-    if runtime.rank == 0:
-        content = {
-            "modules": {name: module.state_dict() for name, module in state.modules.items()},
-            "optimisers": {name: o.state_dict() for name, o in state.optimisers.items()},
-            "step": state.step,
-        }
-        with publish(checkpoint.file) as temporary:
-            torch.save(content, temporary)
-    runtime.barrier()
+def _save(state: TrainState, checkpoint: Checkpoint) -> None:
+    content = {
+        "modules": {name: module.state_dict() for name, module in state.modules.items()},
+        "optimisers": {name: o.state_dict() for name, o in state.optimisers.items()},
+        "step": state.step,
+    }
+    with publish(checkpoint.file) as temporary:
+        torch.save(content, temporary)
 
 
 def _resume(state: TrainState, checkpoint: Checkpoint) -> None:
@@ -312,7 +320,7 @@ class Curves:
         from dvclive import Live
 
         with publish(self._folder) as temporary:
-            options = {"dvcyaml": None, "save_dvc_exp": False, "report": None}
+            options: dict[str, Any] = {"dvcyaml": None, "save_dvc_exp": False, "report": None}
             with Live(str(temporary), monitor_system=False, **options) as live:
                 for step, values in self._rows:
                     live.step = step

@@ -5,7 +5,8 @@ import os
 import numpy as np
 import pytest
 
-from zslib.embeddings import class_table, class_vector, open_word_vectors, train_word_vectors
+from zslib.embeddings.corpus import train_word_vectors
+from zslib.embeddings.words import class_table, class_vector, open_word_vectors
 from zslib.errors import InputError
 
 TRAINING = dict(dimension=4, window=2, epochs=1, negative=2, min_count=2, seed=0)

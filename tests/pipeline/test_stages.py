@@ -54,7 +54,9 @@ def test_every_path_of_the_command_is_declared(declared: "Declared") -> None:
     outputs = [*declared.paths("outs"), *declared.paths("metrics"), *declared.paths("plots")]
     for option, value in declared.options.items():
         if OURS.match(value) and value not in outputs:
-            assert any(Path(value).is_relative_to(dep) for dep in declared.paths("deps")), (
+            # A folder will do of which the stage reads, and declares, a part.
+            path, deps = Path(value), declared.paths("deps")
+            assert any(path.is_relative_to(d) or Path(d).is_relative_to(path) for d in deps), (
                 f"--{option} {value} is neither under deps nor among the outputs"
             )
 

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import NAMES, __main__, confusion, extraction, generator, sampling
-from benchmarks.measure import Goal, Result, time_side_by_side
+from benchmarks.measure import Goal, Result, run_in_own_process, time_side_by_side
 from tests import tiny
 
 
@@ -78,7 +78,7 @@ def test_a_table_shows_sizes_medians_ratios_notes_and_the_goal(result):
 def test_sampling():
     (result,) = sampling.measure(images=6, rows_per_image=8, dimension=4, rows=32, repeats=2)
     assert_complete(result, repeats=2)
-    assert len(contestants(result)) == 4
+    assert len(contestants(result)) == 5
     assert result.sizes["bank rows"] == 48
     assert "within 2x of np.memmap" in result.table()
 
@@ -136,7 +136,7 @@ def test_the_command_prints_tables_and_writes_json(result, monkeypatch, tmp_path
         asked.append((name, options))
         return [result]
 
-    monkeypatch.setattr(__main__, "_in_own_process", instead)
+    monkeypatch.setattr(__main__, "run_in_own_process", instead)
     out = tmp_path / "new" / "bench.json"
     run = CliRunner().invoke(__main__.main, ["--json", str(out), "--repeats", "7"])
     assert run.exit_code == 0, run.output
@@ -146,6 +146,12 @@ def test_the_command_prints_tables_and_writes_json(result, monkeypatch, tmp_path
     assert written["machine"]["cores"] >= 1
     assert "torch" in written["machine"]
     assert set(written["benchmarks"]) == set(NAMES)
+
+
+def test_a_benchmark_comes_back_from_a_process_of_its_own():
+    options = {"side": 8, "class_counts": (3,), "repeats": 1}
+    (result,) = run_in_own_process("confusion", options)
+    assert_complete(result, repeats=1)
 
 
 def test_every_benchmark_is_on_the_list():

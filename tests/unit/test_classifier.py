@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from zslib.benchmark import Split
-from zslib.classifier import PixelClassifier, calibration_matrices, matrix_over
+from zslib.classifier import PixelClassifier
 from zslib.losses import weighted_cross_entropy
 from zslib.methods.spnet import Projection
 from zslib.metrics import scores
 from zslib.params import OptimiserParams
+from zslib.selection import calibration_matrices, matrix_over
 from zslib.training import build_optimiser
 
 SEEN_SEEN_UNSEEN = Split.from_ids("s", ("a", "b", "c"), [2], [])
@@ -157,7 +158,9 @@ def test_classifying_before_upsampling_equals_classifying_upsampled_features(see
         features.permute(2, 0, 1)[None], (11, 13), mode="bilinear", align_corners=True
     )[0].permute(1, 2, 0)
     expected = F.linear(resized, classifier.weight, classifier.bias).permute(2, 0, 1)
-    torch.testing.assert_close(classifier.logits(features, (11, 13)), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        classifier.logits(features, (11, 13)), expected, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_void_classes_are_never_predicted() -> None:
@@ -172,7 +175,9 @@ def test_an_uncalibrated_classifier_is_the_same_without_gamma() -> None:
     calibrated = replace(classifier, gamma=0.7, meta={"gamma": "a story"})
     found = calibrated.uncalibrated()
     assert (found.gamma, found.meta) == (0.0, {})
-    np.testing.assert_array_equal(found.predict(features, (4, 5)), classifier.predict(features, (4, 5)))
+    np.testing.assert_array_equal(
+        found.predict(features, (4, 5)), classifier.predict(features, (4, 5))
+    )
     assert (calibrated.predict(features, (4, 5)) != found.predict(features, (4, 5))).any()
 
 

@@ -345,7 +345,7 @@ def test_damaged_or_foreign_index_is_refused(voc: Path, tmp_path: Path) -> None:
     }
     for content, reason in faults.items():
         path.write_text(content)
-        with pytest.raises(ArtifactError, match="rerun the stage 'index'") as refused:
+        with pytest.raises(ArtifactError, match="the stage that writes it: index") as refused:
             ImageIndex.load(path)
         assert reason in str(refused.value)
     path.unlink()

@@ -13,16 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zslib.embeddings import (
+from zslib.embeddings.corpus import train_word_vectors
+from zslib.embeddings.table import (
     ClassVectors,
     class_embeddings,
-    class_table,
-    class_vector,
     load_class_vectors,
-    open_word_vectors,
     save_class_vectors,
-    train_word_vectors,
 )
+from zslib.embeddings.words import class_table, class_vector, open_word_vectors
 from zslib.errors import ArtifactError, InputError
 
 ROOT = Path(__file__).parents[2]
@@ -192,7 +190,7 @@ class TestTraining:
 def _fresh_process(corpus, hash_seed):
     code = f"""
 import hashlib, pathlib
-from zslib.embeddings import train_word_vectors
+from zslib.embeddings.corpus import train_word_vectors
 corpus = pathlib.Path({str(corpus)!r})
 for algorithm in ("word2vec", "fasttext"):
     vectors = train_word_vectors(corpus, algorithm, **{TRAINING!r}, subsample=0.0)

@@ -9,12 +9,11 @@ import torch
 
 from tests import tiny
 from zslib.artifacts.features import DenseMaps
-from zslib.artifacts.maps import open_label_maps
+from zslib.artifacts.maps import open_label_maps, open_labels
 from zslib.artifacts.schemas import CONFUSION, PREDICTIONS
 from zslib.artifacts.store import open_arrays
 from zslib.benchmark import Split
 from zslib.classifier import PixelClassifier
-from zslib.datasets.labels import open_labels
 from zslib.evaluation import (
     Entry,
     Evaluation,

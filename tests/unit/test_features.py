@@ -12,17 +12,10 @@ from torch import Tensor
 
 from tests import tiny
 from zslib.artifacts.features import DenseMaps, PixelBank
+from zslib.backbones.deeplab import Normalise
 from zslib.datasets.views import size_with_short_side
-from zslib.features import (
-    Normalise,
-    extract,
-    feature_grid,
-    floor_nearest,
-    plan_bank,
-    plan_dense,
-    sample_rows,
-    tuning_sample,
-)
+from zslib.features import extract, plan_bank, plan_dense, sample_rows, tuning_sample
+from zslib.grids import corner_nearest, feature_grid, floor_nearest
 from zslib.params import FeatureParams
 from zslib.sampling import ClassRows, NaturalRows
 from zslib.training import SingleProcess
@@ -86,6 +79,18 @@ def test_floor_nearest_equals_a_naive_loop(label_map: np.ndarray, height: int, w
             source = i * label_map.shape[0] // height, j * label_map.shape[1] // width
             expected[i, j] = label_map[source]
     np.testing.assert_array_equal(floor_nearest(label_map, (height, width)), expected)
+
+
+@relaxed
+@given(st.integers(2, 12), st.integers(2, 40))
+def test_corner_nearest_takes_the_pixel_under_each_cell_of_aligned_upsampling(
+    cells: int, size: int
+) -> None:
+    line = np.arange(size, dtype=np.uint8)[:, None]
+    chosen = corner_nearest(line, (cells, 1))[:, 0]
+    assert (chosen[0], chosen[-1]) == (0, size - 1)
+    positions = np.arange(cells) * (size - 1) / (cells - 1)
+    assert (np.abs(chosen - positions) <= 0.5 + 1e-9).all()
 
 
 # --- sampling ------------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from tests import tiny
+from zslib.artifacts.maps import open_labels
 from zslib.benchmark import Split
-from zslib.datasets.labels import open_labels, write_seen_labels
+from zslib.datasets.labels import write_seen_labels
 from zslib.errors import InputError
 
 VOC = ("background", *(f"class{i}" for i in range(1, 21)))

@@ -161,9 +161,7 @@ class Project:
             )
         artifacts = self.inputs.artifacts
         ImageIndex(root=str(folder), images=tuple(entries)).save(artifacts / "index/images.json")
-        write_label_maps(
-            artifacts / "val_labels.h5", self.ids, self.truth, schema=LABELS, meta={}
-        )
+        write_label_maps(artifacts / "val_labels.h5", self.ids, self.truth, schema=LABELS, meta={})
         rows = np.eye(6, 4, dtype=np.float32) + np.arange(6, dtype=np.float32)[:, None] / 10
         vectors = ClassVectors("word2vec", CLASSES, rows, {})
         save_class_vectors(artifacts / "vectors/word2vec.safetensors", vectors)

@@ -31,9 +31,7 @@ from zslib.training import (
 )
 
 
-@pytest.mark.parametrize(
-    ("step", "expected"), [(0, 0.007), (500, 0.003751207), (999, 1.396684e-5)]
-)
+@pytest.mark.parametrize(("step", "expected"), [(0, 0.007), (500, 0.003751207), (999, 1.396684e-5)])
 def test_zs3net_oracle_10_poly_schedule(step: int, expected: float) -> None:
     assert poly_lr(0.007, step, 1000) == pytest.approx(expected, abs=1e-9)
     assert poly_lr(0.07, step, 1000) == pytest.approx(10 * expected, abs=1e-8)

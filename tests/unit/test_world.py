@@ -15,10 +15,21 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from zslib.benchmark import IGNORE_INDEX
-from zslib.datasets.world import CLASSES, STUFF, THINGS, UNSEEN, contact_sheet, draw_world
-from zslib.datasets.world.facts import ATTRIBUTES, CLASS_ID, FACTS, Thing, kin
+from zslib.datasets.world.facts import (
+    ATTRIBUTES,
+    CLASS_ID,
+    CLASSES,
+    FACTS,
+    STUFF,
+    THINGS,
+    UNSEEN,
+    Thing,
+    kin,
+)
+from zslib.datasets.world.folder import draw_world
 from zslib.datasets.world.palette import voc_palette
 from zslib.datasets.world.scenes import SIZES, draw_scene
+from zslib.datasets.world.sheet import contact_sheet
 from zslib.datasets.world.text import PATTERN, about_thing, caption, corpus
 from zslib.datasets.world.things import draw_thing
 from zslib.errors import InputError

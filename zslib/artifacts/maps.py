@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from zslib.artifacts.schemas import LABELS
 from zslib.artifacts.store import open_arrays, write_arrays
 
 
@@ -64,3 +65,8 @@ def open_label_maps(path: Path, *, schema: str) -> LabelMaps:
     """Open and verify a file of `write_label_maps`. Raises ArtifactError."""
     arrays, meta = open_arrays(path, schema=schema)
     return LabelMaps(tuple(meta["ids"]), arrays["sizes"], arrays["pixels"], meta)
+
+
+def open_labels(path: Path) -> LabelMaps:
+    """Open and verify the labels of a split, or of validation. Raises ArtifactError."""
+    return open_label_maps(path, schema=LABELS)

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -21,7 +21,7 @@ from zslib.artifacts.schemas import remedy
 from zslib.artifacts.weights import check_schema
 from zslib.errors import ArtifactError
 
-_STRING = h5py.string_dtype("utf-8")
+Mode = Literal["r", "r+"]
 
 
 def write_arrays(
@@ -72,7 +72,7 @@ def finish(path: Path, *, schema: str, meta: Mapping[str, Any]) -> None:
         file.attrs["complete"] = True
 
 
-def map_array(path: Path, name: str, *, mode: str = "r") -> np.ndarray:
+def map_array(path: Path, name: str, *, mode: Mode = "r") -> np.ndarray:
     """Memory-map one array of a file that `allocate` made, without checking anything."""
     with h5py.File(path, "r") as file:
         return _mapped(path, file[name], mode=mode)
@@ -104,7 +104,7 @@ def open_arrays(path: Path, *, schema: str) -> tuple[dict[str, np.ndarray], dict
     return arrays, json.loads(text)
 
 
-def _mapped(path: Path, dataset: h5py.Dataset, *, mode: str) -> np.ndarray:
+def _mapped(path: Path, dataset: h5py.Dataset, *, mode: Mode) -> np.ndarray:
     if dataset.size == 0:
         return np.empty(dataset.shape, dataset.dtype)
     offset = dataset.id.get_offset()
@@ -116,5 +116,5 @@ def _checksum(array: np.ndarray) -> str:
     flat = np.asarray(array).reshape(-1).view(np.uint8) if array.size else np.empty(0, np.uint8)
     step = 1 << 26
     for start in range(0, flat.size, step):
-        digest.update(flat[start : start + step])
+        digest.update(flat[start : start + step].data)
     return digest.hexdigest()

@@ -165,7 +165,7 @@ def _png_label_map(data: bytes, path: Path) -> UInt8[np.ndarray, "h w"]:
 def _mat_label_map(
     data: bytes, path: Path, lookup: Sequence[int] | None
 ) -> UInt8[np.ndarray, "h w"]:
-    from scipy.io import loadmat  # type: ignore[import-untyped]
+    from scipy.io import loadmat
 
     _check_not_empty(data, path)
     variable = "GTcls" if lookup is None else "LabelMap"

@@ -6,7 +6,7 @@ pixel was labelled cannot reach them: it is void here, or its image is not here 
 
 from pathlib import Path
 
-from zslib.artifacts.maps import LabelMaps, open_label_maps, write_label_maps
+from zslib.artifacts.maps import write_label_maps
 from zslib.artifacts.schemas import LABELS
 from zslib.benchmark import Split
 from zslib.datasets.index import MaskIndex
@@ -36,8 +36,3 @@ def write_seen_labels(masks: Path, split: Split, out: Path, *, drop_images: bool
         )
     meta = {**split.describe(), "dropped_images": len(index.ids()) - len(ids)}
     write_label_maps(out, ids, label_maps, schema=LABELS, meta=meta)
-
-
-def open_labels(path: Path) -> LabelMaps:
-    """Open and verify label maps. Raises ArtifactError."""
-    return open_label_maps(path, schema=LABELS)

@@ -91,9 +91,9 @@ def class_vector(
     """Return the raw vector (d,) float32 of one class.
 
     A name that the file has is taken as it is; else its alias, if it has one, is looked up in its
-    place ("tvmonitor" -> "tv"). A name of one word is its token. Of several (separated by spaces, underscores or hyphens: a suffix counts
-    as a word), `mean` averages the raw vectors; `token` looks for the joined token
-    ("potted_plant") first and averages where there is none.
+    place ("tvmonitor" -> "tv"). A name of one word is its token. Of several (separated by spaces,
+    underscores or hyphens: a suffix counts as a word), `mean` averages the raw vectors; `token`
+    looks for the joined token ("potted_plant") first and averages where there is none.
 
     Raises:
         InputError: a word is not in the vocabulary (and has no subwords), or its vector is zero or

@@ -4,9 +4,7 @@ Trained on seen labels this is stage 1 of every method that follows; trained on 
 nothing unseen, it is the row `supervised` that no zero-shot method is expected to reach.
 """
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zslib.artifacts.schemas import BACKBONE
-from zslib.artifacts.weights import load_tensors, save_tensors
 from zslib.backbones.deeplab import DeepLabV3Plus, Normalise, resize
+from zslib.backbones.trained import Backbone
 from zslib.benchmark import Split
 from zslib.classifier import PixelClassifier
 from zslib.datasets.views import BatchOrder, TrainingViews, loader
 from zslib.errors import InputError
 from zslib.grids import corner_indices
 from zslib.losses import weighted_cross_entropy
-from zslib.params import BackboneParams, ComputeParams, DeepLabParams
+from zslib.params import BackboneParams, ComputeParams
 from zslib.training import (
     Checkpoint,
     Curves,
@@ -34,49 +31,6 @@ from zslib.training import (
     mean_over_processes,
     train,
 )
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A trained network, the split it was trained for, and how images reach it."""
-
-    network: DeepLabV3Plus
-    params: DeepLabParams
-    split: Split
-
-    def save(self, path: Path) -> None:
-        """Publish the network."""
-        tensors = {n: t.detach().cpu().numpy() for n, t in self.network.state_dict().items()}
-        meta = {**self.split.describe(), "model": self.params.model_dump(mode="json")}
-        save_tensors(path, tensors, schema=BACKBONE, meta=meta)
-
-    @classmethod
-    def load(cls, path: Path) -> "Backbone":
-        """Open and verify a network. Raises ArtifactError."""
-        tensors, meta = load_tensors(path, schema=BACKBONE)
-        params = DeepLabParams.model_validate_json(json.dumps(meta["model"]))
-        split = Split.described(meta)
-        network = DeepLabV3Plus(params, len(split.classes), pretrained=False)
-        network.load_state_dict({name: torch.from_numpy(t) for name, t in tensors.items()})
-        return cls(network, params, split)
-
-    def features_of(self, runtime: Runtime) -> Callable[[Tensor], Tensor]:
-        """Return the function from uint8 images to pixel features, by the network in eval mode."""
-        network = self.network.to(runtime.device, memory_format=torch.channels_last).eval()
-        encoder = self.params.encoder
-        normalise = Normalise(encoder.mean, encoder.std).to(runtime.device)
-
-        @torch.inference_mode()
-        def features_of(images: Tensor) -> Tensor:
-            with runtime.autocast():
-                return network.features(normalise(images))
-
-        return features_of
-
-    def classifier(self) -> PixelClassifier:
-        """Return the network's own last layer."""
-        weight, bias = self.network.classifier.weight, self.network.classifier.bias
-        return PixelClassifier(self.split, weight.detach().cpu()[:, :, 0, 0], bias.detach().cpu())
 
 
 def fit(
@@ -136,6 +90,14 @@ def fit(
     return Backbone(network, params.model, split)
 
 
+def own_classifier(backbone: Backbone) -> PixelClassifier:
+    """Return a network's own last layer."""
+    last = backbone.network.classifier
+    assert last.bias is not None
+    weight, bias = last.weight.detach().cpu()[:, :, 0, 0], last.bias.detach().cpu()
+    return PixelClassifier(backbone.split, weight, bias)
+
+
 class _WithNormalisation(nn.Module):
     """uint8 images in, logits out: on the label grid of the images, or on the feature grid."""
 
@@ -155,7 +117,7 @@ def _step(
     full = params.loss_resolution == "image"
     divisor = params.batch_size if params.divide_loss_by_batch else 1
 
-    def step(batch: tuple[Tensor, Tensor]) -> Losses:
+    def step(batch: Sequence[Tensor]) -> Losses:
         images, labels = (t.to(runtime.device, non_blocking=True) for t in batch)
         _set_mode(network, frozen_batch_norm=params.frozen_batch_norm)
         with runtime.autocast():

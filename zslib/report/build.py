@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zslib.artifacts.maps import LabelMaps
+from zslib.artifacts.maps import LabelMaps, open_labels
 from zslib.benchmark import Split
 from zslib.datasets.index import ImageIndex
-from zslib.datasets.labels import open_labels
 from zslib.embeddings.table import load_class_vectors
 from zslib.errors import InputError
 from zslib.params import BenchmarkParams
@@ -81,7 +80,7 @@ def _check_images(truth: LabelMaps, predictions: Sequence[LabelMaps], folder: Pa
 
 
 def _contact_sheet(images: ImageIndex) -> str:
-    from zslib.datasets.world import contact_sheet
+    from zslib.datasets.world.sheet import contact_sheet
 
     return jpeg_uri(contact_sheet(Path(images.root), **_SHEET), quality=85)
 

@@ -105,7 +105,7 @@ def _draw_all(jobs: list[_Job], out: Path, workers: int, progress: Progress | No
     """Draw the pictures, in batches, and write their captions in the order of the lists."""
     batches = [jobs[start : start + _BATCH] for start in range(0, len(jobs), _BATCH)]
     drawn = 0
-    with open(out / "captions.jsonl", "w", encoding="utf-8", newline="\n") as file:
+    with (out / "captions.jsonl").open("w", encoding="utf-8", newline="\n") as file:
         for captions in _in_processes(partial(_draw_batch, root=out / "VOC2012"), batches, workers):
             file.writelines(captions)
             drawn += len(captions)
@@ -152,5 +152,5 @@ def _write_corpus(path: Path, seed: int, sentences: int) -> None:
     from zslib.datasets.world.text import corpus
 
     rng = np.random.default_rng([seed, _CORPUS])
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(f"{sentence}\n" for sentence in corpus(sentences, rng=rng))

@@ -15,7 +15,7 @@ from zslib.datasets.world.facts import CLASS_ID, FACTS, NEIGHBOURS, THINGS, Thin
 from zslib.datasets.world.stuff import paint_stuff, soft_noise
 from zslib.datasets.world.things import draw_thing
 
-Plane = NDArray[np.float32]
+Plane = NDArray[np.floating]
 LabelMap = NDArray[np.uint8]
 
 SIZES = ((96, 96), (96, 128), (128, 96))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Plane = NDArray[np.float32]
+Plane = NDArray[np.floating]
 
 _PALETTE: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
     "sky": ((122, 172, 226), (238, 240, 244)),

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from zslib.datasets.world.facts import Thing
 from zslib.datasets.world.shapes import BEAK, COAT, DARK, GLASS, LIMB, outline
 
-Plane = NDArray[np.float32]
+Plane = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 
 SUPERSAMPLING = 2

@@ -35,12 +35,12 @@ from zslib.training import (
 def fit(
     network: DeepLabV3Plus,
     encoder: EncoderParams,
+    *,
     images: Sequence[Path],
     label_maps: Sequence[np.ndarray],
     class_embeddings: Float[Tensor, "c e"],
     split: Split,
     params: OfficialParams,
-    *,
     seed: int,
     compute: ComputeParams,
     checkpoint: Checkpoint | None = None,
@@ -51,8 +51,8 @@ def fit(
     dimension = network.classifier.in_channels
     generator = Generator(class_embeddings.shape[1], dimension, params.generator)
     head = nn.Conv2d(dimension, len(split.classes), 1)
-    nn.init.uniform_(head.weight)
-    nn.init.uniform_(head.bias)
+    for parameter in head.parameters():
+        nn.init.uniform_(parameter)
     adam = OptimiserParams(name="adam", lr=params.generator.lr, power=0.0)
     optimisers = {
         "generator": build_optimiser(adam, generator.parameters()),
@@ -63,7 +63,15 @@ def fit(
     )
     order = BatchOrder(len(images), params.batch_size, seed=seed)
     steps = params.epochs * order.steps_per_epoch
-    iteration = Iteration(network, encoder, generator, head, class_embeddings, split, params)
+    iteration = Iteration(
+        network,
+        encoder,
+        generator=generator,
+        head=head,
+        class_embeddings=class_embeddings,
+        split=split,
+        params=params,
+    )
     train(
         TrainState({"network": network, "generator": generator, "head": head}, optimisers),
         lambda batch: iteration(batch, optimisers),
@@ -75,7 +83,8 @@ def fit(
         checkpoint=checkpoint,
         curves=curves,
     )
-    return PixelClassifier(split, head.weight.detach()[:, :, 0, 0], head.bias.detach())
+    bias = head.bias.detach() if head.bias is not None else torch.zeros(len(split.classes))
+    return PixelClassifier(split, head.weight.detach()[:, :, 0, 0], bias)
 
 
 class Iteration:
@@ -85,6 +94,7 @@ class Iteration:
         self,
         network: DeepLabV3Plus,
         encoder: EncoderParams,
+        *,
         generator: Generator,
         head: nn.Conv2d,
         class_embeddings: Float[Tensor, "c e"],

@@ -1,0 +1,336 @@
+"""Faults 1, 2, 3: killed while writing, abandoned by DVC, and out of disk space."""
+
+import errno
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests import tiny
+from zslib.artifacts import publish, store
+from zslib.artifacts.features import DenseMaps
+from zslib.artifacts.store import open_arrays, write_arrays
+from zslib.artifacts.weights import load_tensors, save_tensors
+from zslib.errors import InputError
+from zslib.features import Extraction, extract, plan_dense
+from zslib.params import FeatureParams
+from zslib.training import SingleProcess
+
+KILLS = 20
+ROWS = 20_000
+
+
+def killed_after(seconds: float, target: Callable[..., None], *arguments: object) -> int:
+    """Run `target` in a process of its own, killed after a while; return its exit code."""
+    process = multiprocessing.get_context("fork").Process(target=target, args=arguments)
+    process.start()
+    process.join(seconds)
+    process.kill()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+# --- fault 1: SIGKILL while writing --------------------------------------------------------------
+
+
+def write_forever(write: Callable[..., None], path: Path) -> None:
+    for version in range(1, 100_000):
+        content = {"x": np.full(ROWS, version), "y": np.full(3, version)}
+        write(path, content, schema="test/1", meta={"version": version})
+
+
+@pytest.mark.parametrize(
+    ("write", "read"), [(write_arrays, open_arrays), (save_tensors, load_tensors)]
+)
+def test_fault_1_a_killed_writer_leaves_the_old_artifact_or_the_new(
+    tmp_path: Path, write: Callable[..., None], read: Callable[..., tuple]
+) -> None:
+    path, moments = tmp_path / "artifact", random.Random(0)
+    found = 0
+    for _ in range(KILLS):
+        assert killed_after(moments.uniform(0.001, 0.06), write_forever, write, path) == -9
+        if path.exists():
+            arrays, meta = read(path, schema="test/1")
+            assert len(arrays["x"]) == ROWS
+            assert (arrays["x"] == meta["version"]).all()
+            assert (arrays["y"] == meta["version"]).all()
+            found += 1
+    assert found > 0
+    write(path, {"x": np.zeros(1)}, schema="test/1", meta={})
+    assert [p.name for p in tmp_path.iterdir()] == ["artifact"], "leftovers of killed writers"
+
+
+def write_folders_forever(path: Path) -> None:
+    for version in range(100_000):
+        with publish(path) as temporary:
+            temporary.mkdir()
+            for name in ("one", "two", "three"):
+                (temporary / name).write_text(f"{version}")
+
+
+def test_fault_1_a_killed_writer_of_a_folder_never_leaves_a_part_of_one(tmp_path: Path) -> None:
+    path, moments = tmp_path / "folder", random.Random(1)
+    found = 0
+    for _ in range(KILLS):
+        killed_after(moments.uniform(0.001, 0.04), write_folders_forever, path)
+        if path.exists():
+            versions = {(path / name).read_text() for name in ("one", "two", "three")}
+            assert len(versions) == 1
+            found += 1
+    assert found > 0
+    with publish(path) as temporary:
+        temporary.mkdir()
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"], "leftovers of killed writers"
+
+
+IMAGES = 24
+
+
+def slow_network(images: Tensor) -> Tensor:
+    time.sleep(0.004)
+    return images[:, :, ::4, ::4].float() / 255
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    maps = tiny.block_maps(IMAGES, range(9), side=16)
+    return tiny.write_images(tmp_path_factory.mktemp("images"), maps)
+
+
+def plan(images: list[Path]) -> Extraction:
+    sizes = [(16, 16)] * len(images)
+    return plan_dense(images, sizes, FeatureParams(short_side=16), meta={"ids": ["a"] * IMAGES})
+
+
+def run_extraction(images: list[Path], out: Path, network: Callable[[Tensor], Tensor]) -> None:
+    torch.set_num_threads(1)
+    extract(
+        network,
+        plan(images),
+        out,
+        dimension=3,
+        batch_size=2,
+        runtime=SingleProcess(),
+        scratch=out.parent / "scratch",
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(images: list[Path], tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    out = tmp_path_factory.mktemp("whole") / "dense.h5"
+    run_extraction(images, out, slow_network)
+    return out.read_bytes()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fault_1_a_killed_extraction_is_absent_and_its_rerun_gives_the_same_bytes(
+    images: list[Path],
+    uninterrupted: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+) -> None:
+    monkeypatch.setattr("zslib.features.SECONDS_BETWEEN_FLUSHES", 0.0)
+    out, moments = tmp_path / "dense.h5", random.Random(seed)
+    for _ in range(100):
+        killed_after(moments.uniform(0.01, 0.1), run_extraction, images, out, slow_network)
+        if out.exists():
+            break
+    assert out.read_bytes() == uninterrupted
+    assert len(DenseMaps.open(out)) == IMAGES
+
+
+def killed_in(function: str, images: list[Path], out: Path) -> None:
+    """Extract, and be killed when `function` of the store is called."""
+    setattr(store, function, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+    run_extraction(images, out, slow_network)
+
+
+@pytest.mark.parametrize("function", ["_checksum"])
+def test_fault_1_a_kill_while_finishing_the_file_does_not_block_the_rerun(
+    images: list[Path], uninterrupted: bytes, tmp_path: Path, function: str
+) -> None:
+    out = tmp_path / "dense.h5"
+    assert killed_after(30, killed_in, function, images, out) == -9
+    assert not out.exists()
+    run_extraction(images, out, slow_network)
+    assert out.read_bytes() == uninterrupted
+
+
+def test_fault_1_half_a_line_in_the_journal_is_not_believed(
+    images: list[Path], uninterrupted: bytes, tmp_path: Path
+) -> None:
+    """'1' is what remains of '11' when the disk was full; batch 1 was never done."""
+
+    def dies(batch: Tensor) -> Tensor:
+        raise RuntimeError("before the first batch")
+
+    out = tmp_path / "dense.h5"
+    with pytest.raises(RuntimeError, match="before the first"):
+        run_extraction(images, out, dies)
+    (tmp_path / "scratch" / "done.0.txt").write_text("1")
+    run_extraction(images, out, slow_network)
+    assert out.read_bytes() == uninterrupted
+
+
+# --- fault 2: DVC is killed, its child must not go on --------------------------------------------
+
+STAGE = """
+import os, sys, time
+from pathlib import Path
+from stages.command import stage
+
+@stage
+def main(section, *, out):
+    'Write late.'
+    Path("child.pid").write_text(str(os.getpid()))
+    time.sleep(float(os.environ["SECONDS"]))
+    out.write_text("done")
+
+main()
+"""
+
+PARENT = """
+import subprocess, sys
+subprocess.Popen([sys.executable, "stage.py", *sys.argv[1:]]).wait()
+"""
+
+
+@pytest.fixture
+def stage_folder(tmp_path: Path) -> Path:
+    (tmp_path / "stage.py").write_text(STAGE)
+    (tmp_path / "parent.py").write_text(PARENT)
+    return tmp_path
+
+
+@contextmanager
+def started(project: Path, folder: Path, script: str, seconds: float) -> Iterator[subprocess.Popen]:
+    arguments = ["--params", str(project / "params.yaml"), "--out", "out.txt"]
+    environment = os.environ | {"PYTHONPATH": str(project), "SECONDS": str(seconds)}
+    process = subprocess.Popen(
+        [sys.executable, script, *arguments],
+        cwd=folder,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        yield process
+        process.kill()
+
+
+def wait_for(condition: Callable[[], bool], *, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
+def test_fault_2_a_stage_dies_with_its_parent(project: Path, stage_folder: Path) -> None:
+    pid_file = stage_folder / "child.pid"
+    with started(project, stage_folder, "parent.py", 20) as parent:
+        assert wait_for(lambda: pid_file.exists() and bool(pid_file.read_text()), seconds=20)
+        child = int(pid_file.read_text())
+        assert is_alive(child)
+        os.kill(parent.pid, signal.SIGKILL)
+        assert wait_for(lambda: not is_alive(child), seconds=2)
+    assert not (stage_folder / "out.txt").exists()
+
+
+def test_fault_2_a_second_run_is_refused_while_the_first_lives(
+    project: Path, stage_folder: Path
+) -> None:
+    pid_file = stage_folder / "child.pid"
+    with started(project, stage_folder, "stage.py", 20):
+        assert wait_for(lambda: pid_file.exists() and bool(pid_file.read_text()), seconds=20)
+        with started(project, stage_folder, "stage.py", 0) as second:
+            _, message = second.communicate(timeout=20)
+    assert second.returncode == 2
+    assert message.count("\n") == 1
+    assert "out.txt: another process is writing it" in message
+    assert not (stage_folder / "out.txt").exists()
+    with started(project, stage_folder, "stage.py", 0) as third:
+        third.communicate(timeout=20)
+    assert third.returncode == 0, "the lock goes with the process"
+    assert (stage_folder / "out.txt").read_text() == "done"
+
+
+# --- fault 3: no room ----------------------------------------------------------------------------
+
+
+@contextmanager
+def files_limited_to(size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+BIG = {"x": np.zeros(200_000)}
+
+
+@pytest.mark.parametrize("write", [write_arrays, save_tensors])
+def test_fault_3_no_room_is_a_clear_error_and_leaves_the_old_artifact(
+    tmp_path: Path, write: Callable[..., None]
+) -> None:
+    path = tmp_path / "artifact"
+    write(path, {"x": np.ones(3)}, schema="test/1", meta={})
+    old = path.read_bytes()
+    refusal = pytest.raises(InputError, match=r"artifact: no room to write it.*MiB free")
+    with refusal, files_limited_to(100_000):
+        write(path, BIG, schema="test/1", meta={})
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
+    write(path, BIG, schema="test/1", meta={})
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_fault_3_a_full_disk_is_noticed_at_allocation_with_the_room_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "posix_fallocate", full_disk)
+    with pytest.raises(InputError, match=r"a\.h5: no room to write it \(2 MiB needed"):
+        write_arrays(tmp_path / "a.h5", BIG, schema="test/1", meta={})
+    assert not list(tmp_path.iterdir())
+
+
+def test_fault_3_an_extraction_without_room_is_the_same_clear_error(
+    images: list[Path], uninterrupted: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "dense.h5"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full_disk)
+        with pytest.raises(InputError, match=r"no room to write it .*MiB needed"):
+            run_extraction(images, out, slow_network)
+    assert not out.exists()
+    run_extraction(images, out, slow_network)
+    assert out.read_bytes() == uninterrupted

@@ -1,0 +1,267 @@
+"""Faults 8, 9, 10: the same bytes in any process, after any kill, and never from another run."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stages.command import scratch
+from tests import tiny
+from zslib.datasets.views import BatchOrder
+from zslib.methods import supervised
+from zslib.params import OptimiserParams
+from zslib.training import Checkpoint, SingleProcess, TrainState, build_optimiser, train
+
+# --- fault 8: the same bytes in a fresh process --------------------------------------------------
+
+WRITER = """
+import sys
+from pathlib import Path
+from tests import tiny
+from tests.faults.test_resume import write_everything
+write_everything(Path(sys.argv[1]))
+"""
+
+
+def write_everything(folder: Path) -> None:
+    """Write a bank, dense maps, a generator, and classifiers, as the stages do."""
+    from zslib.artifacts.features import DenseMaps, PixelBank
+    from zslib.datasets.labels import open_labels
+    from zslib.features import extract, plan_bank
+    from zslib.methods import spnet
+    from zslib.methods.zs3net import classifier as zs3net_classifier
+    from zslib.methods.zs3net.generator import fit_generators, save_generators
+    from zslib.params import (
+        ClassifierParams,
+        FeatureParams,
+        GeneratorParams,
+        LinearTraining,
+        SelectionParams,
+    )
+
+    maps = tiny.block_maps(8, tiny.SPLIT.seen)
+    meta = {"labels": tiny.SPLIT.describe(), "ids": list(tiny.image_ids(8))}
+    params = FeatureParams(short_side=32, rows_per_class=5)
+    images = tiny.write_images(folder / "images", maps)
+    extract(
+        lambda batch: batch[:, :, ::4, ::4].float() / 255,
+        plan_bank(images, [(32, 32)] * 8, maps, params, seed=0, meta=meta),
+        folder / "extracted.h5",
+        dimension=3,
+        batch_size=3,
+        runtime=SingleProcess(),
+        scratch=folder / "scratch",
+    )
+    labels = tiny.label_maps(16, tiny.SPLIT.seen, seed=0)
+    bank = PixelBank.open(tiny.write_bank(folder / "bank.h5"))
+    tuning = DenseMaps.open(tiny.write_maps(folder / "tuning.h5", labels[:4]))
+    seen_labels = open_labels(tiny.write_labels(folder / "labels.h5", labels))
+    selection = SelectionParams(held_out=1)
+    training = LinearTraining(
+        optimiser=OptimiserParams(name="adam", lr=0.02), steps=20, batch_size=64
+    )
+    inputs = spnet.Inputs(bank, tuning, seen_labels, tiny.EMBEDDINGS)
+    spnet.fit(inputs, training, [0.0, 0.5], selection, seed=0).save(folder / "spnet")
+    generators = fit_generators(
+        bank,
+        tiny.EMBEDDINGS,
+        GeneratorParams(hidden=16, noise_dimension=4, rows=16, steps=20),
+        selection,
+        tuning_ids=tuning.ids,
+        seed=0,
+    )
+    save_generators(folder / "generator", generators)
+    zs3net_classifier.fit(
+        bank,
+        tuning,
+        seen_labels,
+        generators,
+        tiny.EMBEDDINGS,
+        ClassifierParams(training=training, unseen_weights=[1.0, 10.0]),
+        seed=0,
+    ).save(folder / "zs3net")
+
+
+ARTIFACTS = (
+    *("extracted.h5", "bank.h5", "tuning.h5", "labels.h5"),
+    *("spnet", "generator", "zs3net"),
+)
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory, project: Path) -> list[Path]:
+    folders = [tmp_path_factory.mktemp(f"hash{seed}") for seed in (1, 2)]
+    running = []
+    for seed, folder in enumerate(folders, start=1):
+        changed = {"PYTHONHASHSEED": str(seed), "PYTHONPATH": str(project), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", WRITER, str(folder)]
+        running.append(subprocess.Popen(command, env=os.environ | changed, cwd=folder))
+    assert [process.wait(timeout=60) for process in running] == [0, 0]
+    return folders
+
+
+@pytest.mark.parametrize("name", ARTIFACTS)
+def test_fault_8_two_processes_write_the_same_bytes(two_processes: list[Path], name: str) -> None:
+    one, two = ((folder / name).read_bytes() for folder in two_processes)
+    assert one == two
+
+
+# --- fault 9: killed and resumed -----------------------------------------------------------------
+
+
+def noisy_run(folder: Path | None, *, dies_after: int | None = None) -> dict[str, Tensor]:
+    """Train a small network with dropout, batch norm, momentum, on data in a random order."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 2)
+    )
+    optimiser = build_optimiser(OptimiserParams(name="adamw", lr=0.01), model.parameters())
+    data = torch.randn(20, 3, generator=torch.Generator().manual_seed(1))
+    order = BatchOrder(20, 4, seed=0)
+    done: list[int] = []
+
+    def batches(start: int) -> Iterator[Tensor]:
+        for keys in order.batches(start, 24):
+            yield data[[position for _, position in keys]]
+
+    def step(batch: Tensor) -> dict[str, Tensor]:
+        if len(done) == dies_after:
+            raise tiny.KilledError
+        done.append(1)
+        loss = (model(batch) + torch.rand(2)).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        return {"loss": loss.detach()}
+
+    train(
+        TrainState({"model": model}, {"adam": optimiser}),
+        step,
+        batches,
+        steps=24,
+        seed=0,
+        name="test",
+        runtime=SingleProcess(),
+        checkpoint=Checkpoint(folder, 0) if folder else None,
+    )
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("kills", [(12,), (1,), (23,), (5, 5, 5)])
+def test_fault_9_resumed_training_gives_identical_weights(
+    tmp_path: Path, kills: tuple[int, ...]
+) -> None:
+    expected = noisy_run(None)
+    for dies_after in kills:
+        with pytest.raises(tiny.KilledError):
+            noisy_run(tmp_path, dies_after=dies_after)
+        torch.rand(3)
+    found = noisy_run(tmp_path)
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
+def test_fault_9_a_finished_run_is_resumed_without_a_step(tmp_path: Path) -> None:
+    expected = noisy_run(tmp_path)
+    found = noisy_run(tmp_path, dies_after=0)
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
+def test_fault_9_a_killed_backbone_gives_identical_weights(tmp_path: Path) -> None:
+    maps = tiny.block_maps(8, [0, 1, 2])
+    images = tiny.write_images(tmp_path / "images", maps)
+
+    def fit(folder: Path, **options: int) -> supervised.Backbone:
+        return supervised.fit(
+            images,
+            maps,
+            tiny.SPLIT,
+            tiny.backbone(epochs=4, dropout=0.5),
+            seed=0,
+            compute=tiny.CPU,
+            runtime=SingleProcess(),
+            checkpoint=Checkpoint(folder, 0),
+            curves=tiny.RecordedCurves(**options),
+        )
+
+    with pytest.raises(tiny.KilledError):
+        fit(tmp_path / "killed", dies_after=5)
+    assert (tmp_path / "killed" / "state.pt").exists()
+    fit(tmp_path / "whole").save(tmp_path / "whole.safetensors")
+    fit(tmp_path / "killed").save(tmp_path / "killed.safetensors")
+    whole, killed = ((tmp_path / f"{n}.safetensors").read_bytes() for n in ("whole", "killed"))
+    assert whole == killed
+
+
+# --- fault 10: never from another run ------------------------------------------------------------
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    monkeypatch.chdir(tmp_path)
+    paths = [Path("images.json"), Path("labels.h5")]
+    for path in paths:
+        path.write_text("content")
+    return paths
+
+
+def folder_for(out: Path, inputs: list[Path], sections: list[object]) -> Path:
+    """Return the scratch folder of a run that is killed."""
+    try:
+        with scratch(out, inputs, sections) as folder:
+            folder.mkdir(parents=True, exist_ok=True)
+            raise tiny.KilledError
+    except tiny.KilledError:
+        return folder
+
+
+OUT = Path("artifacts/world/u4/backbone")
+SECTIONS = [tiny.backbone(epochs=3), 0]
+
+
+def test_fault_10_a_killed_run_finds_its_scratch_folder_again(inputs: list[Path]) -> None:
+    first = folder_for(OUT, inputs, SECTIONS)
+    (first / "state.pt").write_text("state")
+    assert folder_for(OUT, inputs, [tiny.backbone(epochs=3), 0]) == first
+    assert (first / "state.pt").read_text() == "state"
+
+
+def test_fault_10_other_parameters_inputs_or_outputs_do_not(inputs: list[Path]) -> None:
+    folders = {folder_for(OUT, inputs, SECTIONS)}
+    folders.add(folder_for(OUT, inputs, [tiny.backbone(epochs=4), 0]))
+    folders.add(folder_for(OUT, inputs, [tiny.backbone(epochs=3), 1]))
+    folders.add(folder_for(OUT.with_name("other"), inputs, SECTIONS))
+    inputs[1].write_text("contenT")
+    folders.add(folder_for(OUT, inputs, SECTIONS))
+    assert len(folders) == 5
+
+
+def test_fault_10_what_moves_from_one_input_to_the_next_is_a_change(inputs: list[Path]) -> None:
+    first = folder_for(OUT, inputs, SECTIONS)
+    inputs[0].write_text("contentc")
+    inputs[1].write_text("ontent")
+    assert folder_for(OUT, inputs, SECTIONS) != first
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_finished_run_removes_its_scratch_and_keeps_its_artifact(
+    inputs: list[Path], tmp_path: Path, absolute: bool
+) -> None:
+    out = tmp_path / OUT if absolute else OUT
+    stale = folder_for(out, inputs, [1])
+    with scratch(out, inputs, [2]) as folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "state.pt").write_text("state")
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "network").write_text("published")
+    assert (out / "network").read_text() == "published"
+    assert not folder.exists()
+    assert not stale.exists(), "what other parameters left behind goes too"
+    assert [p.name for p in out.iterdir()] == ["network"]

@@ -1,0 +1,133 @@
+"""The seen-only backbone and the supervised ceiling."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from tests import tiny
+from tests.methods.tester import BaseMethodTester, World
+from zslib.benchmark import ALL_SEEN, Split
+from zslib.classifier import PixelClassifier
+from zslib.errors import InputError
+from zslib.methods import supervised
+from zslib.training import SingleProcess
+
+CLASSES = (0, 1, 2, 3)
+
+
+def fit(
+    world: World, *, seed: int, curves: tiny.RecordedCurves | None = None, **options: object
+) -> supervised.Backbone:
+    """Train on seen labels of pictures in four colours."""
+    params = tiny.backbone(epochs=20)
+    return supervised.fit(
+        pictures(world),
+        blocks(),
+        options.get("split", tiny.SPLIT),
+        params.model_copy(update=options.get("change", {})),
+        seed=seed,
+        compute=tiny.CPU,
+        runtime=SingleProcess(),
+        curves=curves,
+    )
+
+
+def pictures(world: World) -> list[Path]:
+    return tiny.write_images(world.images[0].parent.with_name("seen"), blocks())
+
+
+def blocks() -> list[np.ndarray]:
+    return tiny.block_maps(8, CLASSES)
+
+
+class TestSupervised(BaseMethodTester):
+    seen_accuracy = 0.8
+
+    def fit(
+        self, world: World, *, seed: int, curves: tiny.RecordedCurves | None = None
+    ) -> PixelClassifier:
+        return fit(world, seed=seed, curves=curves).classifier()
+
+    def test_separable_seen_classes_are_told_apart(
+        self, world: World, fitted: PixelClassifier
+    ) -> None:
+        features_of = fit(world, seed=0).features_of(SingleProcess())
+        correct = total = 0
+        for path, labels in zip(pictures(world), blocks(), strict=True):
+            image = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)[None]
+            features = features_of(image)[0].permute(1, 2, 0)
+            kept = labels != 255
+            correct += (fitted.predict(features, labels.shape) == labels)[kept].sum()
+            total += kept.sum()
+        assert correct / total >= self.seen_accuracy
+
+    def test_a_saved_classifier_predicts_the_same(self, world: World, fitted, tmp_path) -> None:
+        fitted.save(tmp_path / "c.safetensors")
+        assert torch.equal(PixelClassifier.load(tmp_path / "c.safetensors").weight, fitted.weight)
+
+
+def test_frozen_batch_norm_keeps_its_statistics(world: World) -> None:
+    backbone = fit(world, seed=0, change={"frozen_batch_norm": True, "epochs": 1})
+    norms = [m for m in backbone.network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert all(torch.equal(m.running_mean, torch.zeros_like(m.running_mean)) for m in norms)
+    moving = fit(world, seed=0, change={"epochs": 1})
+    norms = [m for m in moving.network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert not any(torch.equal(m.running_mean, torch.zeros_like(m.running_mean)) for m in norms)
+
+
+def test_dividing_the_loss_by_the_batch_equals_a_rate_divided_by_it(world: World) -> None:
+    """zs3net §2: the effective rate is 1/16, 1/10 or 1/8 of the nominal one."""
+    plain = tiny.backbone(epochs=1).optimiser
+    divided = fit(world, seed=0, change={"epochs": 1, "divide_loss_by_batch": True})
+    slower = plain.model_copy(update={"lr": plain.lr / 4})
+    expected = fit(world, seed=0, change={"epochs": 1, "optimiser": slower})
+    for name, tensor in expected.network.state_dict().items():
+        torch.testing.assert_close(
+            divided.network.state_dict()[name], tensor, atol=1e-5, rtol=1e-4, msg=name
+        )
+
+
+@pytest.mark.parametrize("resolution", ["image", "grid"])
+def test_both_loss_resolutions_learn(world: World, resolution: str) -> None:
+    curves = tiny.RecordedCurves()
+    fit(world, seed=0, curves=curves, change={"loss_resolution": resolution, "epochs": 10})
+    losses = curves.series("loss")
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+
+
+def test_a_batch_without_labels_changes_nothing_but_statistics(world: World) -> None:
+    """spnet §9.5: no NaN; nothing is learned from void."""
+    void = [np.full((32, 32), 255, np.uint8)] * 8
+    curves = tiny.RecordedCurves()
+    sgd = tiny.backbone(epochs=1).optimiser
+    backbone = supervised.fit(
+        world.images,
+        void,
+        tiny.SPLIT,
+        tiny.backbone(epochs=1).model_copy(update={"optimiser": sgd}),
+        seed=0,
+        compute=tiny.CPU,
+        runtime=SingleProcess(),
+        curves=curves,
+    )
+    assert curves.series("loss") == [0, 0]
+    torch.manual_seed(0)
+    fresh = supervised.DeepLabV3Plus(tiny.deeplab(), 9)
+    for name, parameter in backbone.network.named_parameters():
+        assert torch.equal(parameter, fresh.get_parameter(name)), name
+
+
+def test_the_ceiling_has_nothing_unseen(world: World) -> None:
+    everything = Split.from_ids(ALL_SEEN, tiny.CLASSES, [], [])
+    found = fit(world, seed=0, split=everything, change={"epochs": 1}).classifier()
+    assert found.split.unseen == ()
+    assert found.for_split(tiny.SPLIT).split.unseen == tiny.UNSEEN
+
+
+def test_fewer_images_than_a_batch_is_an_error(world: World) -> None:
+    with pytest.raises(InputError, match=r"backbone\.batch_size: 9 is more than the 8"):
+        fit(world, seed=0, change={"batch_size": 9})

@@ -1,0 +1,132 @@
+"""ZS3Net, clean: generator, then classifier."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests import tiny
+from tests.methods.tester import World, ZeroShotMethodTester
+from zslib.classifier import PixelClassifier
+from zslib.losses import guarded_root, squared_mmd
+from zslib.methods.zs3net import classifier as zs3net_classifier
+from zslib.methods.zs3net.generator import (
+    Generators,
+    fit_generators,
+    load_generators,
+    save_generators,
+)
+from zslib.params import ClassifierParams, GeneratorParams, LinearTraining, OptimiserParams
+
+GENERATOR = GeneratorParams(hidden=64, noise_dimension=4, dropout=0.1, rows=32, lr=2e-3, steps=250)
+CLASSIFIER = ClassifierParams(
+    training=LinearTraining(
+        optimiser=OptimiserParams(name="adam", lr=0.02), steps=120, batch_size=128
+    ),
+    unseen_weights=[0.3, 1.0, 3.0],
+)
+
+
+def generators(world: World, *, seed: int, curves: tiny.RecordedCurves | None = None) -> Generators:
+    return fit_generators(
+        world.bank,
+        world.class_embeddings,
+        GENERATOR,
+        world.selection,
+        tuning_ids=world.tuning.ids,
+        seed=seed,
+        curves=curves,
+    )
+
+
+class TestZs3net(ZeroShotMethodTester):
+    def fit(
+        self, world: World, *, seed: int, curves: tiny.RecordedCurves | None = None
+    ) -> PixelClassifier:
+        return zs3net_classifier.fit(
+            world.bank,
+            world.tuning,
+            world.labels,
+            generators(world, seed=seed),
+            world.class_embeddings,
+            CLASSIFIER,
+            seed=seed,
+            curves=curves,
+        )
+
+
+@pytest.fixture(scope="module")
+def generator_curves() -> tiny.RecordedCurves:
+    return tiny.RecordedCurves()
+
+
+@pytest.fixture(scope="module")
+def trained(world: World, generator_curves: tiny.RecordedCurves) -> Generators:
+    return generators(world, seed=0, curves=generator_curves)
+
+
+def test_the_generators_loss_decreases(
+    trained: Generators, generator_curves: tiny.RecordedCurves
+) -> None:
+    losses = generator_curves.series("mmd")
+    assert len(losses) == GENERATOR.steps
+    assert np.mean(losses[-25:]) < 0.5 * np.mean(losses[:25])
+
+
+def test_generated_features_of_each_class_resemble_its_own(
+    trained: Generators, world: World
+) -> None:
+    """Of seen classes, and of unseen ones that were never shown."""
+    torch.manual_seed(0)
+    labels = np.repeat(np.arange(9, dtype=np.uint8), 64)
+    real = torch.from_numpy(tiny.features(labels, seed=8)).float().split(64)
+    with torch.no_grad():
+        for label in range(9):
+            rows = world.class_embeddings[label].expand(64, -1)
+            fake = trained.final.sample(rows)
+            distances = [
+                guarded_root(squared_mmd(fake, other, GENERATOR.bandwidths)).item()
+                for other in real
+            ]
+            assert int(np.argmin(distances)) == label, tiny.CLASSES[label]
+
+
+def test_held_out_generators_have_not_seen_their_class(trained: Generators) -> None:
+    assert len(trained.draws) == len(trained.held_out) == 2
+    hidden = [draw.unseen for draw in trained.draws]
+    assert len({c for draw in hidden for c in draw}) == 2, "no class is hidden twice"
+    for draw in trained.draws:
+        assert set(draw.unseen) <= set(tiny.SPLIT.seen)
+        assert set(draw.void) == set(tiny.UNSEEN)
+
+
+def test_generators_come_back_as_they_went(trained: Generators, tmp_path: Path) -> None:
+    save_generators(tmp_path / "g.safetensors", trained)
+    found = load_generators(tmp_path / "g.safetensors")
+    assert found.draws == trained.draws
+    pairs = zip((found.final, *found.held_out), (trained.final, *trained.held_out), strict=True)
+    for one, other in pairs:
+        assert one.params == other.params
+        for name, tensor in other.state_dict().items():
+            assert torch.equal(one.state_dict()[name], tensor), name
+
+
+def test_the_unseen_weight_moves_pixels_to_unseen_classes(
+    trained: Generators, world: World
+) -> None:
+    shares = []
+    for weight in (0.01, 100.0):
+        fitted = zs3net_classifier.fit_classifier(
+            world.bank,
+            trained.final,
+            world.class_embeddings,
+            tiny.SPLIT,
+            CLASSIFIER,
+            unseen_weight=weight,
+            allowed=None,
+            seed=0,
+        )
+        predictions = [fitted.predict(f, m.shape) for f, m in world.validation]
+        shares.append(np.isin(np.concatenate(predictions), tiny.UNSEEN).mean())
+    assert shares[0] < shares[1]

@@ -1,0 +1,187 @@
+"""ZS3Net as released: §4.4 step by step, leaks included."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests import tiny
+from tests.methods.tester import BaseMethodTester, World
+from zslib.backbones.deeplab import DeepLabV3Plus
+from zslib.benchmark import Split
+from zslib.classifier import PixelClassifier
+from zslib.methods.zs3net import official
+from zslib.methods.zs3net.generator import Generator
+from zslib.params import (
+    AugmentationParams,
+    EncoderParams,
+    GeneratorParams,
+    OfficialParams,
+    OptimiserParams,
+)
+
+ENCODER = EncoderParams(name="test_resnet")
+PARAMS = OfficialParams(
+    generator=GeneratorParams(hidden=16, noise="uniform", noise_dimension=4, rows=8, steps=1),
+    optimiser=OptimiserParams(name="sgd", lr=0.07, weight_decay=5e-4),
+    epochs=12,
+    batch_size=4,
+    augmentation=AugmentationParams(base_size=32, crop_size=32),
+)
+
+
+class TestOfficial(BaseMethodTester):
+    def fit(
+        self, world: World, *, seed: int, curves: tiny.RecordedCurves | None = None
+    ) -> PixelClassifier:
+        torch.manual_seed(0)
+        return official.fit(
+            DeepLabV3Plus(tiny.deeplab(dropout=0.1), len(tiny.CLASSES)),
+            ENCODER,
+            world.images,
+            world.image_labels,
+            world.class_embeddings,
+            tiny.SPLIT,
+            PARAMS,
+            seed=seed,
+            compute=tiny.CPU,
+            curves=curves,
+        )
+
+    # Its features come from a network that is not trained here: nothing to tell apart.
+    test_separable_seen_classes_are_told_apart = None
+
+    def test_a_saved_classifier_predicts_the_same(self, world: World, fitted, tmp_path) -> None:
+        fitted.save(tmp_path / "c.safetensors")
+        found = PixelClassifier.load(tmp_path / "c.safetensors")
+        assert torch.equal(found.weight, fitted.weight)
+
+
+# --- one iteration, with known features ----------------------------------------------------------
+
+SPLIT = Split.from_ids("s", ("a", "b", "c"), [2], [])
+
+
+class GivenFeatures(DeepLabV3Plus):
+    """A network whose features are known beforehand."""
+
+    def __init__(self, features: Tensor) -> None:
+        nn.Module.__init__(self)
+        self._features = features
+        self.classifier = nn.Conv2d(features.shape[1], 3, 1)
+        self.modes: list[bool] = []
+
+    def features(self, images: Tensor) -> Tensor:
+        self.modes.append(self.training)
+        assert not torch.is_grad_enabled()
+        return self._features
+
+
+class EchoGenerator(Generator):
+    """Generates the class embedding itself, and counts its training steps."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 3, PARAMS.generator)
+        self.classes: list[tuple[Tensor, int]] = []
+
+    def sample(self, class_embeddings: Tensor) -> Tensor:
+        self.classes.append((class_embeddings[0], len(class_embeddings)))
+        return class_embeddings + 0 * self.layers[3].bias.sum()
+
+
+EMBEDDINGS = torch.tensor([[9.0, 9.0, 9.0], [0.5, 0.5, 0.0], [0.0, 1.0, 3.0]])
+
+
+class Stepped(torch.optim.SGD):
+    """Counts its steps and changes nothing."""
+
+    steps = 0
+
+    def step(self, closure: None = None) -> None:
+        self.steps += 1
+
+
+def run(
+    features: Tensor, labels: Tensor
+) -> tuple[dict[str, Tensor], EchoGenerator, dict[str, Stepped], GivenFeatures]:
+    head = nn.Conv2d(3, 3, 1)
+    head.weight.data = torch.eye(3)[:, :, None, None]
+    head.bias.data.zero_()
+    generator, network = EchoGenerator(), GivenFeatures(features)
+    optimisers = {
+        "generator": Stepped(generator.parameters(), lr=1.0),
+        "head": Stepped(head.parameters(), lr=1.0),
+    }
+    iteration = official.Iteration(network, ENCODER, generator, head, EMBEDDINGS, SPLIT, PARAMS)
+    images = torch.zeros(len(labels), 3, *labels.shape[1:], dtype=torch.uint8)
+    return dict(iteration([images, labels], optimisers)), generator, optimisers, network
+
+
+ORACLE_FEATURES = torch.tensor([[[1.0, 0, 0], [0, 2, -1]], [[7.0, 7, 7], [7, 7, 7]]])
+ORACLE_FEATURES = ORACLE_FEATURES.permute(0, 2, 1)[:, :, None]
+ORACLE_LABELS = torch.tensor([[[0, 255]], [[2, 1]]], dtype=torch.uint8)
+
+
+def test_zs3net_oracle_6_weighted_loss_divided_by_the_batch() -> None:
+    """The second image shows class 2, unseen: its features, seen class 1 included, are synthetic."""
+    losses, *_ = run(ORACLE_FEATURES, ORACLE_LABELS)
+    assert losses["loss"].item() == pytest.approx(0.090657190, abs=1e-6)
+
+
+def test_zs3net_section_4_4_the_generator_learns_from_seen_images_only() -> None:
+    _, generator, optimisers, network = run(ORACLE_FEATURES, ORACLE_LABELS)
+    assert optimisers["generator"].steps == 1
+    assert optimisers["head"].steps == 1
+    assert [int(torch.nonzero((e == EMBEDDINGS).all(1))) for e, _ in generator.classes] == [0, 1, 2]
+    assert network.modes == [True], "train mode: batch statistics move (§9.1 L2)"
+
+
+def test_zs3net_section_4_4_real_features_of_unseen_images_are_not_used() -> None:
+    spoilt = ORACLE_FEATURES.clone()
+    spoilt[1] = torch.nan
+    losses, *_ = run(spoilt, ORACLE_LABELS)
+    assert losses["loss"].item() == pytest.approx(0.090657190, abs=1e-6)
+
+
+def test_zs3net_section_4_4_one_generator_step_per_seen_class_of_an_image() -> None:
+    features = torch.rand(2, 3, 2, 2)
+    labels = torch.tensor([[[0, 1], [1, 0]], [[1, 1], [255, 1]]], dtype=torch.uint8)
+    losses, generator, optimisers, _ = run(features, labels)
+    assert optimisers["generator"].steps == 3
+    assert [count for _, count in generator.classes] == [2, 2, 3], "a feature for every pixel"
+    assert "mmd" in losses
+
+
+def test_zs3net_section_4_4_void_of_a_synthetic_image_is_zero() -> None:
+    labels = torch.tensor([[[2, 255]]], dtype=torch.uint8)
+    losses, *_ = run(torch.full((1, 3, 1, 2), torch.nan), labels)
+    expected = nn.functional.cross_entropy(EMBEDDINGS[2][None], torch.tensor([2]))
+    assert losses["loss"].item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_an_image_of_void_has_no_loss() -> None:
+    labels = torch.full((1, 1, 2), 255, dtype=torch.uint8)
+    losses, *_ = run(torch.rand(1, 3, 1, 2), labels)
+    assert losses["loss"].item() == 0
+    assert "mmd" not in losses
+
+
+def test_zs3net_section_9_1_batch_statistics_of_the_network_move(world: World) -> None:
+    torch.manual_seed(0)
+    network = DeepLabV3Plus(tiny.deeplab(), 9)
+    before = {n: t.clone() for n, t in network.state_dict().items()}
+    params = PARAMS.model_copy(update={"epochs": 1})
+    official.fit(
+        network,
+        ENCODER,
+        world.images,
+        world.image_labels,
+        world.class_embeddings,
+        tiny.SPLIT,
+        params,
+        seed=0,
+        compute=tiny.CPU,
+    )
+    moved = {n for n, t in network.state_dict().items() if not torch.equal(t, before[n])}
+    assert moved
+    assert all("running" in n or "num_batches" in n for n in moved)
+    assert all(torch.isfinite(t).all() for t in network.state_dict().values())
