@@ -22,7 +22,8 @@ def main(names: Sequence[str], out: Path | None, repeats: int | None) -> None:
     if out is not None:
         # A folder that cannot be made is better found now than after minutes of work.
         out.parent.mkdir(parents=True, exist_ok=True)
-    print(", ".join(f"{key} {value}" for key, value in machine().items()), flush=True)
+    where = machine()
+    print(", ".join(f"{key} {value}" for key, value in where.items()), flush=True)
     options = {} if repeats is None else {"repeats": repeats}
     results = {}
     for name in names or NAMES:
@@ -31,7 +32,7 @@ def main(names: Sequence[str], out: Path | None, repeats: int | None) -> None:
             print(f"\n{result.table()}", flush=True)
     if out is not None:
         tables = {name: [result.as_json() for result in found] for name, found in results.items()}
-        text = json.dumps({"machine": machine(), "benchmarks": tables}, indent=1)
+        text = json.dumps({"machine": where, "benchmarks": tables}, indent=1)
         out.write_text(text + "\n", encoding="utf-8")
 
 

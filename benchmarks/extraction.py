@@ -55,8 +55,13 @@ def measure(
         seconds = time_side_by_side(contestants, lambda: Path(mkdtemp(dir=folder)), repeats=repeats)
         notes["peak memory with extraction, MiB"] = peak_memory()
     height, width = plans[BANK].views[0]
-    sizes = {"encoder": model.encoder.name, "images": images, "size": f"{WIDTH}x{HEIGHT}"}
-    sizes |= {"view": f"{width}x{height}", "batch": batch, "device": str(runtime.device)}
+    sizes: dict[str, int | str] = {"encoder": model.encoder.name, "images": images}
+    sizes |= {
+        "size": f"{WIDTH}x{HEIGHT}",
+        "view": f"{width}x{height}",
+        "batch": batch,
+        "device": str(runtime.device),
+    }
     sizes |= {f"rows of the {kind}": sum(plan.counts) for kind, plan in plans.items()}
     return [
         Result(

@@ -103,8 +103,13 @@ def measure(
         (whole - step) / steps_per_pass + step
         for whole, step in zip(seconds[BACKBONE], cached, strict=True)
     ]
-    sizes = {"backbone": model.encoder.name, "batch": batch, "side": side, "dimension": dimension}
-    sizes |= {"rows": taken.params.rows, "bank rows": len(bank.labels), "repeats": repeats}
+    sizes: dict[str, int | str] = {"backbone": model.encoder.name, "batch": batch, "side": side}
+    sizes |= {
+        "dimension": dimension,
+        "rows": taken.params.rows,
+        "bank rows": len(bank.labels),
+        "repeats": repeats,
+    }
     rows = {CACHE: cached, BACKBONE: seconds[BACKBONE]}
     rows |= {f"if {steps_per_pass} steps share a pass": shares}
     title = "generator: one training step of ZS3Net"

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tools.compose_params import compose
 from zslib.artifacts.features import PixelBank
 from zslib.artifacts.schemas import BANK
 from zslib.artifacts.store import write_arrays
@@ -20,7 +19,7 @@ def draw_bank(
     rng = np.random.default_rng(seed)
     rows = images * rows_per_image
     classes = [f"class{index}" for index in range(20)]
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "features": rng.random((rows, dimension), dtype=np.float32).astype(np.float16),
         "labels": rng.integers(0, len(classes), rows, dtype=np.uint8),
         "pixels": np.ones(rows, np.float32),
@@ -49,6 +48,8 @@ def draw_photographs(
 
 def published_params(folder: Path) -> Params:
     """Return the parameters of Pascal VOC as published, composed from conf/."""
+    from tools.compose_params import compose
+
     path = folder / "params.yaml"
     compose(path, "benchmark=voc12", "recipe=published")
     return load_params(path)

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from multiprocessing import get_context
 from platform import python_version
 from statistics import median
+from textwrap import wrap
 from typing import Any, TypeVar
 
 Input = TypeVar("Input")
@@ -93,7 +94,8 @@ class Result:
         head = ("", "median", f"{self.unit}/s", f"time / {self.reference} (range)")
         rows = [head] + [self._row(name) for name in self.seconds]
         first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
-        lines = [self.title, ", ".join(f"{key} {value}" for key, value in self.sizes.items())]
+        sizes = ", ".join(f"{key} {value}" for key, value in self.sizes.items())
+        lines = [self.title, *wrap(sizes, 98, initial_indent="  ", subsequent_indent="  ")]
         for name, *cells in rows:
             padded = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
             lines.append("   ".join([f"  {name.ljust(first)}", *padded]))
@@ -128,8 +130,11 @@ def machine() -> dict[str, str | int]:
     """Return what timings depend on besides the code."""
     versions = {name: version(name) for name in ("torch", "numpy", "h5py")}
     threads = os.environ.get("OMP_NUM_THREADS", "default")
+    # Threads of torch wait for each other: where others keep the cores busy, its times mean little.
+    load = f"{os.getloadavg()[0]:.1f}"
     cores = len(os.sched_getaffinity(0))
-    return {"cores": cores, "OMP_NUM_THREADS": threads, "python": python_version()} | versions
+    parts: dict[str, str | int] = {"cores": cores, "load": load, "OMP_NUM_THREADS": threads}
+    return parts | {"python": python_version()} | versions
 
 
 def _measure(name: str, options: Mapping[str, Any]) -> list[Result]:

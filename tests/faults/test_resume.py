@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from stages.command import scratch
 from tests import tiny
+from zslib.backbones.trained import Backbone
 from zslib.datasets.views import BatchOrder
 from zslib.methods import supervised
 from zslib.params import OptimiserParams
@@ -32,7 +33,7 @@ write_everything(Path(sys.argv[1]))
 def write_everything(folder: Path) -> None:
     """Write a bank, dense maps, a generator, and classifiers, as the stages do."""
     from zslib.artifacts.features import DenseMaps, PixelBank
-    from zslib.datasets.labels import open_labels
+    from zslib.artifacts.maps import open_labels
     from zslib.features import extract, plan_bank
     from zslib.methods import spnet
     from zslib.methods.zs3net import classifier as zs3net_classifier
@@ -178,7 +179,7 @@ def test_fault_9_a_killed_backbone_gives_identical_weights(tmp_path: Path) -> No
     maps = tiny.block_maps(8, [0, 1, 2])
     images = tiny.write_images(tmp_path / "images", maps)
 
-    def fit(folder: Path, **options: int) -> supervised.Backbone:
+    def fit(folder: Path, **options: int) -> Backbone:
         return supervised.fit(
             images,
             maps,

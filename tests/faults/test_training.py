@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tests import tiny
 from zslib.artifacts.features import DenseMaps, PixelBank
-from zslib.datasets.labels import open_labels
+from zslib.artifacts.maps import open_labels
 from zslib.datasets.views import BatchOrder, TrainingViews, loader
 from zslib.errors import InputError
 from zslib.losses import guarded_root, squared_mmd

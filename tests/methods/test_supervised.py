@@ -10,6 +10,8 @@ from torch import nn
 
 from tests import tiny
 from tests.methods.tester import BaseMethodTester, World
+from zslib.backbones.deeplab import DeepLabV3Plus
+from zslib.backbones.trained import Backbone
 from zslib.benchmark import ALL_SEEN, Split
 from zslib.classifier import PixelClassifier
 from zslib.errors import InputError
@@ -21,7 +23,7 @@ CLASSES = (0, 1, 2, 3)
 
 def fit(
     world: World, *, seed: int, curves: tiny.RecordedCurves | None = None, **options: object
-) -> supervised.Backbone:
+) -> Backbone:
     """Train on seen labels of pictures in four colours."""
     params = tiny.backbone(epochs=20)
     return supervised.fit(
@@ -50,7 +52,7 @@ class TestSupervised(BaseMethodTester):
     def fit(
         self, world: World, *, seed: int, curves: tiny.RecordedCurves | None = None
     ) -> PixelClassifier:
-        return fit(world, seed=seed, curves=curves).classifier()
+        return supervised.own_classifier(fit(world, seed=seed, curves=curves))
 
     def test_separable_seen_classes_are_told_apart(
         self, world: World, fitted: PixelClassifier
@@ -116,14 +118,15 @@ def test_a_batch_without_labels_changes_nothing_but_statistics(world: World) -> 
     )
     assert curves.series("loss") == [0, 0]
     torch.manual_seed(0)
-    fresh = supervised.DeepLabV3Plus(tiny.deeplab(), 9)
+    fresh = DeepLabV3Plus(tiny.deeplab(), 9)
     for name, parameter in backbone.network.named_parameters():
         assert torch.equal(parameter, fresh.get_parameter(name)), name
 
 
 def test_the_ceiling_has_nothing_unseen(world: World) -> None:
     everything = Split.from_ids(ALL_SEEN, tiny.CLASSES, [], [])
-    found = fit(world, seed=0, split=everything, change={"epochs": 1}).classifier()
+    backbone = fit(world, seed=0, split=everything, change={"epochs": 1})
+    found = supervised.own_classifier(backbone)
     assert found.split.unseen == ()
     assert found.for_split(tiny.SPLIT).split.unseen == tiny.UNSEEN
 

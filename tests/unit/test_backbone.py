@@ -12,7 +12,7 @@ from tests import tiny
 from zslib.backbones.deeplab import DeepLabV3Plus, build_encoder, resize
 from zslib.errors import InputError
 from zslib.grids import feature_grid
-from zslib.methods.supervised import Backbone
+from zslib.backbones.trained import Backbone
 from zslib.methods.zs3net.generator import Generator
 from zslib.params import DeepLabParams, EncoderParams, GeneratorParams
 from zslib.training import SingleProcess

@@ -149,8 +149,8 @@ def test_the_command_prints_tables_and_writes_json(result, monkeypatch, tmp_path
 
 
 def test_a_benchmark_comes_back_from_a_process_of_its_own():
-    options = {"side": 8, "class_counts": (3,), "repeats": 1}
-    (result,) = run_in_own_process("confusion", options)
+    options = {"images": 2, "rows_per_image": 4, "dimension": 2, "rows": 3, "repeats": 1}
+    (result,) = run_in_own_process("sampling", options)
     assert_complete(result, repeats=1)
 
 

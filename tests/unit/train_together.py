@@ -13,6 +13,7 @@ import numpy as np
 
 from tests import tiny
 from zslib.artifacts.weights import save_tensors
+from zslib.backbones.trained import Backbone
 from zslib.features import extract, plan_dense
 from zslib.methods import supervised
 from zslib.params import ComputeParams, FeatureParams
@@ -40,7 +41,7 @@ def work(folder: Path, compute: ComputeParams) -> None:
     )
 
 
-def fit(folder: Path, compute: ComputeParams, runtime: Runtime) -> supervised.Backbone:
+def fit(folder: Path, compute: ComputeParams, runtime: Runtime) -> Backbone:
     """Train for four steps on images with different numbers of void pixels."""
     # One process saves at every step, the others never: real clocks disagree as well.
     checkpoint = Checkpoint(folder / "checkpoint", 0 if runtime.rank == 0 else 1e9)
@@ -56,7 +57,7 @@ def fit(folder: Path, compute: ComputeParams, runtime: Runtime) -> supervised.Ba
     )
 
 
-def save(path: Path, backbone: supervised.Backbone) -> None:
+def save(path: Path, backbone: Backbone) -> None:
     state = backbone.network.state_dict()
     tensors = {n: t.detach().cpu().numpy() for n, t in state.items()}
     save_tensors(path, tensors, schema="test/1", meta={})
