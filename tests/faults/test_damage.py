@@ -1,6 +1,7 @@
 """Faults 4, 5, 6: altered, truncated, unfinished, of another version: refused, with the stage to rerun."""
 
 import json
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,24 +48,38 @@ def refused_or_intact(read: Read, path: Path) -> bool:
     return False
 
 
-@FORMATS
-def test_fault_4_any_byte_altered_is_noticed_or_harmless(
-    tmp_path: Path, write: Callable[..., None], read: Read
-) -> None:
-    path = tmp_path / "artifact"
+def flip_bits(write: Callable[..., None], read: Read, folder: Path) -> None:
+    """Flip a bit of every seventh byte in turn; write down what went unnoticed."""
+    path, unnoticed = folder / "artifact", []
     write(path, CONTENT, schema="bank/1", meta=META)
     assert is_intact(*read(path, schema="bank/1"))
-    sound, refusals = path.read_bytes(), 0
-    for position in range(len(sound)):
+    sound = path.read_bytes()
+    for position in range(0, len(sound), 7):
         damaged = bytearray(sound)
         damaged[position] ^= 1 << position % 8
         path.write_bytes(damaged)
+        (folder / "at").write_text(f"byte {position} of {len(sound)}")
         try:
-            refusals += refused_or_intact(read, path)
+            refused_or_intact(read, path)
         except Exception as error:
-            error.add_note(f"byte {position} of {len(sound)}: {sound[position - 20 : position + 20]!r}")
-            raise
-    assert refusals > sum(a.nbytes for a in CONTENT.values())
+            around = sound[max(position - 20, 0) : position + 20]
+            unnoticed.append(f"byte {position}: {error!r:.100} near {around!r}")
+    (folder / "unnoticed").write_text("\n".join(unnoticed))
+
+
+@FORMATS
+def test_fault_4_a_flipped_bit_anywhere_is_noticed_or_harmless(
+    tmp_path: Path, write: Callable[..., None], read: Read
+) -> None:
+    """In a process of its own: libraries have been seen to read for ever in what a bit made."""
+    arguments = (write, read, tmp_path)
+    process = multiprocessing.get_context("fork").Process(target=flip_bits, args=arguments)
+    process.start()
+    process.join(30)
+    process.kill()
+    process.join()
+    assert process.exitcode == 0, f"still reading at {(tmp_path / 'at').read_text()}"
+    assert not (tmp_path / "unnoticed").read_text()
 
 
 @FORMATS
@@ -133,8 +148,9 @@ def test_fault_6_an_unfinished_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bank.h5"
     allocate(path, {"x": ((3,), np.dtype(np.uint8))})
     assert refused_or_intact(open_arrays, path)
+    write_arrays(path, CONTENT, schema="bank/1", meta=META)
     with h5py.File(path, "r+") as file:
-        file.attrs["schema"] = "bank/1"
+        del file.attrs["complete"]
     with pytest.raises(ArtifactError, match=r"bank\.h5: was never completed.*bank"):
         open_arrays(path, schema="bank/1")
 

@@ -21,74 +21,6 @@ from zslib.training import Checkpoint, SingleProcess, TrainState, build_optimise
 
 # --- fault 8: the same bytes in a fresh process --------------------------------------------------
 
-WRITER = """
-import sys
-from pathlib import Path
-from tests import tiny
-from tests.faults.test_resume import write_everything
-write_everything(Path(sys.argv[1]))
-"""
-
-
-def write_everything(folder: Path) -> None:
-    """Write a bank, dense maps, a generator, and classifiers, as the stages do."""
-    from zslib.artifacts.features import DenseMaps, PixelBank
-    from zslib.artifacts.maps import open_labels
-    from zslib.features import extract, plan_bank
-    from zslib.methods import spnet
-    from zslib.methods.zs3net import classifier as zs3net_classifier
-    from zslib.methods.zs3net.generator import fit_generators, save_generators
-    from zslib.params import (
-        ClassifierParams,
-        FeatureParams,
-        GeneratorParams,
-        LinearTraining,
-        SelectionParams,
-    )
-
-    maps = tiny.block_maps(8, tiny.SPLIT.seen)
-    meta = {"labels": tiny.SPLIT.describe(), "ids": list(tiny.image_ids(8))}
-    params = FeatureParams(short_side=32, rows_per_class=5)
-    images = tiny.write_images(folder / "images", maps)
-    extract(
-        lambda batch: batch[:, :, ::4, ::4].float() / 255,
-        plan_bank(images, [(32, 32)] * 8, maps, params, seed=0, meta=meta),
-        folder / "extracted.h5",
-        dimension=3,
-        batch_size=3,
-        runtime=SingleProcess(),
-        scratch=folder / "scratch",
-    )
-    labels = tiny.label_maps(16, tiny.SPLIT.seen, seed=0)
-    bank = PixelBank.open(tiny.write_bank(folder / "bank.h5"))
-    tuning = DenseMaps.open(tiny.write_maps(folder / "tuning.h5", labels[:4]))
-    seen_labels = open_labels(tiny.write_labels(folder / "labels.h5", labels))
-    selection = SelectionParams(held_out=1)
-    training = LinearTraining(
-        optimiser=OptimiserParams(name="adam", lr=0.02), steps=20, batch_size=64
-    )
-    inputs = spnet.Inputs(bank, tuning, seen_labels, tiny.EMBEDDINGS)
-    spnet.fit(inputs, training, [0.0, 0.5], selection, seed=0).save(folder / "spnet")
-    generators = fit_generators(
-        bank,
-        tiny.EMBEDDINGS,
-        GeneratorParams(hidden=16, noise_dimension=4, rows=16, steps=20),
-        selection,
-        tuning_ids=tuning.ids,
-        seed=0,
-    )
-    save_generators(folder / "generator", generators)
-    zs3net_classifier.fit(
-        bank,
-        tuning,
-        seen_labels,
-        generators,
-        tiny.EMBEDDINGS,
-        ClassifierParams(training=training, unseen_weights=[1.0, 10.0]),
-        seed=0,
-    ).save(folder / "zs3net")
-
-
 ARTIFACTS = (
     *("extracted.h5", "bank.h5", "tuning.h5", "labels.h5"),
     *("spnet", "generator", "zs3net"),
@@ -101,7 +33,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory, project: Path) -> li
     running = []
     for seed, folder in enumerate(folders, start=1):
         changed = {"PYTHONHASHSEED": str(seed), "PYTHONPATH": str(project), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", WRITER, str(folder)]
+        command = [sys.executable, "-m", "tests.faults.write_everything", str(folder)]
         running.append(subprocess.Popen(command, env=os.environ | changed, cwd=folder))
     assert [process.wait(timeout=60) for process in running] == [0, 0]
     return folders

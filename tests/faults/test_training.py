@@ -1,16 +1,15 @@
 """Faults 16, 17, 18: diverging losses, vanishing MMD, dying workers; and too little to train on."""
 
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor, nn
 
+from stages import command
 from tests import tiny
 from zslib.artifacts.features import DenseMaps, PixelBank
 from zslib.artifacts.maps import open_labels
@@ -62,33 +61,30 @@ def test_fault_16_a_loss_that_is_no_number_stops_within_one_step(
     assert kept["modules"]["weight"]["weight"].item() == 2, "the state before the bad step"
 
 
-DIVERGING = """
-import torch
-from stages.command import stage
-
-@stage
-def main(section, *, out):
-    'Diverge.'
-    from zslib.training import SingleProcess, TrainState, train
-    train(TrainState({}, {}), lambda batch: {"loss": torch.tensor(float("nan"))},
-          lambda start: iter(range(9)), steps=9, seed=0, name="diverging", runtime=SingleProcess())
-
-main()
-"""
+@command.stage
+def diverging(section: command.Sections, *, out: Path) -> None:
+    """Diverge."""
+    train(
+        TrainState({}, {}),
+        lambda _: {"loss": torch.tensor(float("nan"))},
+        lambda start: iter(range(start, 9)),
+        steps=9,
+        seed=0,
+        name="diverging",
+        runtime=SingleProcess(),
+    )
 
 
 def test_fault_16_a_diverging_stage_exits_with_2_and_one_line(
-    tmp_path: Path, project: Path
+    tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "stage.py").write_text(DIVERGING)
-    command = [sys.executable, "stage.py", "--params", str(project / "params.yaml"), "--out", "out"]
-    environment = os.environ | {"PYTHONPATH": str(project)}
-    run = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 2
-    assert "error: diverging: loss 'loss' is nan at step 0" in run.stderr
-    assert "Traceback" not in run.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "_die_with_parent", lambda: None)
+    options = ["--params", str(project / "params.yaml"), "--out", "out"]
+    result = CliRunner().invoke(diverging, options)
+    assert result.exit_code == 2
+    assert "error: diverging: loss 'loss' is nan at step 0" in result.stderr
+    assert "Traceback" not in result.output
     assert not (tmp_path / "out").exists()
 
 
@@ -99,8 +95,8 @@ BANDWIDTHS = (2, 5, 10, 20, 40, 80)
 
 @pytest.mark.parametrize("shift", [0.0, 1e-7, 1e-5, 1e-3])
 def test_fault_17_the_gradient_of_a_vanishing_mmd_is_finite_and_bounded(shift: float) -> None:
-    """In float32 the squared MMD of equal sets is often negative, about -1e-8 (zs3net §4.2)."""
-    negative = 0
+    """The root of 0 has an infinite gradient, and rounding can go below 0 (zs3net §4.2)."""
+    vanished = 0
     for seed in range(40):
         generator = torch.Generator().manual_seed(seed)
         real = torch.randn(128, 256, generator=generator).relu()
@@ -112,8 +108,8 @@ def test_fault_17_the_gradient_of_a_vanishing_mmd_is_finite_and_bounded(shift: f
         assert torch.isfinite(fake.grad).all()
         exact = squared_mmd(fake.detach().double(), real.double(), BANDWIDTHS)
         assert squared.item() == pytest.approx(exact.item(), abs=1e-6)
-        negative += squared.item() < 0
-    assert shift > 0 or negative > 0, "this test must meet the case it is about"
+        vanished += squared.item() <= 1e-12
+    assert shift > 0 or vanished > 0, "this test must meet the case it is about"
 
 
 def test_fault_17_away_from_zero_the_gradient_is_that_of_float64() -> None:
