@@ -37,11 +37,11 @@ class TestOfficial(BaseMethodTester):
         return official.fit(
             DeepLabV3Plus(tiny.deeplab(dropout=0.1), len(tiny.CLASSES)),
             ENCODER,
-            world.images,
-            world.image_labels,
-            world.class_embeddings,
-            tiny.SPLIT,
-            PARAMS,
+            images=world.images,
+            label_maps=world.image_labels,
+            class_embeddings=world.class_embeddings,
+            split=tiny.SPLIT,
+            params=PARAMS,
             seed=seed,
             compute=tiny.CPU,
             curves=curves,
@@ -111,7 +111,15 @@ def run(
         "generator": Stepped(generator.parameters(), lr=1.0),
         "head": Stepped(head.parameters(), lr=1.0),
     }
-    iteration = official.Iteration(network, ENCODER, generator, head, EMBEDDINGS, SPLIT, PARAMS)
+    iteration = official.Iteration(
+        network,
+        ENCODER,
+        generator=generator,
+        head=head,
+        class_embeddings=EMBEDDINGS,
+        split=SPLIT,
+        params=PARAMS,
+    )
     images = torch.zeros(len(labels), 3, *labels.shape[1:], dtype=torch.uint8)
     return dict(iteration([images, labels], optimisers)), generator, optimisers, network
 
@@ -173,11 +181,11 @@ def test_zs3net_section_9_1_batch_statistics_of_the_network_move(world: World) -
     official.fit(
         network,
         ENCODER,
-        world.images,
-        world.image_labels,
-        world.class_embeddings,
-        tiny.SPLIT,
-        params,
+        images=world.images,
+        label_maps=world.image_labels,
+        class_embeddings=world.class_embeddings,
+        split=tiny.SPLIT,
+        params=params,
         seed=0,
         compute=tiny.CPU,
     )

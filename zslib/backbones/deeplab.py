@@ -122,6 +122,11 @@ def build_encoder(params: DeepLabParams, *, pretrained: bool) -> nn.Module:
             output_stride=params.output_stride,
             **encoder.args,
         )
+    except OSError as error:  # what the hub's client raises without a network
+        raise InputError(
+            f"backbone.model.encoder.weights: '{encoder.name}' cannot be fetched from timm's hub "
+            f"({error}); connect once, or list local safetensors files instead of 'hub'"
+        ) from error
     except (RuntimeError, TypeError, ValueError, NotImplementedError, AssertionError) as error:
         raise InputError(
             f"backbone.model.encoder: timm cannot build '{encoder.name}' with output stride "
