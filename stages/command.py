@@ -76,11 +76,12 @@ def scratch(out: Path, inputs: Sequence[Path], sections: Sequence[Any]) -> Itera
     """
     digest = hashlib.sha256()
     for path in inputs:
-        digest.update(path.read_bytes())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     for value in sections:
         plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
         digest.update(json.dumps(plain, sort_keys=True).encode())
-    folder = SCRATCH / "runs" / out
+    folder = SCRATCH / "runs" / _flat(out)
     yield folder / digest.hexdigest()[:16]
     if _is_first_process():
         shutil.rmtree(folder, ignore_errors=True)
@@ -92,7 +93,7 @@ def _lock(out: Path) -> Iterator[None]:
     if not _is_first_process():
         yield
         return
-    path = SCRATCH / "locks" / (str(out).strip("/").replace("/", "--") + ".lock")
+    path = SCRATCH / "locks" / f"{_flat(out)}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         try:
@@ -102,6 +103,11 @@ def _lock(out: Path) -> Iterator[None]:
                 f"{out}: another process is writing it; wait for it or end it, then rerun"
             ) from None
         yield
+
+
+def _flat(out: Path) -> str:
+    """Name an output in one word: an absolute path must not lead out of the scratch folder."""
+    return str(out).strip("/").replace("/", "--")
 
 
 @contextmanager

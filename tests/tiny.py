@@ -167,6 +167,7 @@ class RecordedCurves(Curves):
     """Keeps every loss; stops the run as a kill would after `dies_after` steps."""
 
     def __init__(self, *, dies_after: int | None = None) -> None:
+        super().__init__(Path("never-written"), every=1)
         self.losses: list[dict[str, float]] = []
         self._dies_after = dies_after
 

@@ -29,6 +29,7 @@ def confusion_matrix(
         ValueError: a label is neither a class nor IGNORE_INDEX, or a prediction is not a class.
     """
     row = np.arange(256, dtype=np.int32)
+    row[num_classes:] = num_classes + 1
     row[IGNORE_INDEX] = num_classes
     codes = row[labels.reshape(-1)] * np.int32(num_classes) + predictions.reshape(-1)
     size = (num_classes + 1) * num_classes

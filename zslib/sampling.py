@@ -6,13 +6,14 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from zslib.artifacts.features import PixelBank
+from zslib.errors import InputError
 
 
 class NaturalRows:
     """Rows in the frequency in which their classes fill the images: each row by the pixels it stands for."""
 
     def __init__(self, bank: PixelBank, allowed: Bool[np.ndarray, " n"]) -> None:
-        self._rows = np.flatnonzero(allowed)
+        self._rows = _some_rows(allowed)
         self._cumulative = np.cumsum(bank.pixels[self._rows], dtype=np.float64)
 
     def draw(self, count: int, rng: np.random.Generator) -> Int64[np.ndarray, " k"]:
@@ -27,7 +28,7 @@ class ClassRows:
     def __init__(
         self, bank: PixelBank, allowed: Bool[np.ndarray, " n"], classes: Sequence[int]
     ) -> None:
-        rows = np.flatnonzero(allowed)
+        rows = _some_rows(allowed)
         order = np.argsort(bank.labels[rows], kind="stable")
         sorted_rows, labels = rows[order], bank.labels[rows][order]
         ids = np.asarray(classes)
@@ -44,3 +45,13 @@ class ClassRows:
         """Draw row numbers of one class with replacement."""
         rows = self._by_class[label]
         return rows[rng.integers(0, len(rows), count)]
+
+
+def _some_rows(allowed: Bool[np.ndarray, " n"]) -> Int64[np.ndarray, " k"]:
+    rows = np.flatnonzero(allowed)
+    if not rows.size:
+        raise InputError(
+            "features.tuning_images: no row of the pixel bank is left to train on when these images "
+            "are kept out; lower it, or choose a split with more training images"
+        )
+    return rows

@@ -226,7 +226,7 @@ def train(
         InputError: a loss is not finite; the last good checkpoint is kept.
     """
     if checkpoint is not None:
-        _resume(state, checkpoint)
+        _resume(state, checkpoint, curves)
     saved_at = time.monotonic()
     steps_left = range(state.step, steps)
     shown = progress(steps_left, name=name, initial=state.step, total=steps, quiet=runtime.rank > 0)
@@ -243,7 +243,7 @@ def train(
         # Only one process saves, by its own clock: the others must not wait for it here.
         due = time.monotonic() - saved_at >= checkpoint.seconds if checkpoint else False
         if checkpoint is not None and due and runtime.rank == 0:
-            _save(state, checkpoint)
+            _save(state, checkpoint, curves)
             saved_at = time.monotonic()
     if state.step < steps:
         raise RuntimeError(f"{name}: batches ended at step {state.step} of {steps}")
@@ -271,17 +271,18 @@ def _refuse_divergence(losses: Mapping[str, float], *, name: str, step: int) -> 
             )
 
 
-def _save(state: TrainState, checkpoint: Checkpoint) -> None:
+def _save(state: TrainState, checkpoint: Checkpoint, curves: "Curves | None") -> None:
     content = {
         "modules": {name: module.state_dict() for name, module in state.modules.items()},
         "optimisers": {name: o.state_dict() for name, o in state.optimisers.items()},
         "step": state.step,
+        "curves": curves.state() if curves is not None else None,
     }
     with publish(checkpoint.file) as temporary:
         torch.save(content, temporary)
 
 
-def _resume(state: TrainState, checkpoint: Checkpoint) -> None:
+def _resume(state: TrainState, checkpoint: Checkpoint, curves: "Curves | None") -> None:
     if not checkpoint.file.exists():
         return
     content = torch.load(checkpoint.file, weights_only=True, map_location="cpu")
@@ -290,6 +291,8 @@ def _resume(state: TrainState, checkpoint: Checkpoint) -> None:
     for name, optimiser in state.optimisers.items():
         optimiser.load_state_dict(content["optimisers"][name])
     state.step = content["step"]
+    if curves is not None and content["curves"] is not None:
+        curves.restore(content["curves"])
     log.info("resuming at step %d from %s", state.step, checkpoint.file)
 
 
@@ -300,30 +303,42 @@ class Curves:
     """Training curves, averaged over windows of steps, written by dvclive for `dvc plots`."""
 
     def __init__(self, folder: Path, *, every: int) -> None:
-        self._rows: list[tuple[int, dict[str, float]]] = []
-        self._sums: dict[str, float] = {}
-        self._count = 0
+        self._points: list[tuple[int, str, float]] = []
+        self._window: dict[str, list[float]] = {}
+        self._last_step = 0
         self._folder = folder
         self._every = every
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Add one step's values."""
+        """Add one step's values; a value that a step lacks is averaged over the steps that have it."""
         for key, value in values.items():
-            self._sums[key] = self._sums.get(key, 0.0) + value
-        self._count += 1
-        if (step + 1) % self._every == 0:
-            self._rows.append((step + 1, {k: v / self._count for k, v in self._sums.items()}))
-            self._sums, self._count = {}, 0
+            self._window.setdefault(key, []).append(value)
+        self._last_step = step + 1
+        if self._last_step % self._every == 0:
+            self._close_window()
+
+    def _close_window(self) -> None:
+        for key, values in self._window.items():
+            self._points.append((self._last_step, key, sum(values) / len(values)))
+        self._window = {}
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {"points": self._points, "window": self._window}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        self._points, self._window = list(state["points"]), dict(state["window"])
 
     def write(self) -> None:
         """Publish the curves as a dvclive folder: plots/metrics/<name>.tsv and metrics.json."""
         from dvclive import Live
 
+        self._close_window()
         with publish(self._folder) as temporary:
             options: dict[str, Any] = {"dvcyaml": None, "save_dvc_exp": False, "report": None}
             with Live(str(temporary), monitor_system=False, **options) as live:
-                for step, values in self._rows:
+                for step, key, value in self._points:
                     live.step = step
-                    for key, value in values.items():
-                        live.log_metric(key, round(value, 6))
-                    live.make_summary()
+                    live.log_metric(key, round(value, 6))
+                live.make_summary()

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -147,12 +146,10 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 def folder_for(out: Path, inputs: list[Path], sections: list[object]) -> Path:
     """Return the scratch folder of a run that is killed."""
-    try:
-        with scratch(out, inputs, sections) as folder:
-            folder.mkdir(parents=True, exist_ok=True)
-            raise tiny.KilledError
-    except tiny.KilledError:
-        return folder
+    with pytest.raises(tiny.KilledError), scratch(out, inputs, sections) as folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        raise tiny.KilledError
+    return folder
 
 
 OUT = Path("artifacts/world/u4/backbone")

@@ -19,7 +19,7 @@ from zslib.methods.zs3net.generator import (
 )
 from zslib.params import ClassifierParams, GeneratorParams, LinearTraining, OptimiserParams
 
-GENERATOR = GeneratorParams(hidden=64, noise_dimension=4, dropout=0.1, rows=32, lr=2e-3, steps=200)
+GENERATOR = GeneratorParams(hidden=128, noise_dimension=4, dropout=0.0, rows=32, lr=7e-3, steps=180)
 CLASSIFIER = ClassifierParams(
     training=LinearTraining(
         optimiser=OptimiserParams(name="adam", lr=0.02), steps=120, batch_size=128

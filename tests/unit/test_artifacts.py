@@ -115,8 +115,7 @@ def test_a_file_replaces_a_folder_and_a_folder_a_file(tmp_path: Path, old: str, 
         with publish(tmp_path / "artifact") as temporary:
             if kind == "folder":
                 temporary.mkdir()
-                temporary = temporary / "content"
-            temporary.write_text(kind)
+            (temporary / "content" if kind == "folder" else temporary).write_text(kind)
     found = tmp_path / "artifact"
     assert (found if new == "file" else found / "content").read_text() == new
     assert [p.name for p in tmp_path.iterdir()] == ["artifact"]

@@ -41,11 +41,11 @@ def move_into_place(source: Path, path: Path) -> None:
     for file in [source] if source.is_file() else sorted(source.rglob("*")):
         if file.is_file():
             _fsync(file)
-    if path.is_dir():
+    if path.is_dir() or (path.exists() and source.is_dir()):
         discarded = source.with_suffix(".old")
         path.rename(discarded)
         source.rename(path)
-        shutil.rmtree(discarded)
+        _remove(discarded)
     else:
         source.replace(path)
     _fsync(path.parent)

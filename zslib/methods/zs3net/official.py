@@ -108,7 +108,7 @@ class Iteration:
         self._weights[list(split.unseen)] = params.unseen_weight
 
     def __call__(
-        self, batch: tuple[Tensor, Tensor], optimisers: dict[str, torch.optim.Optimizer]
+        self, batch: Sequence[Tensor], optimisers: dict[str, torch.optim.Optimizer]
     ) -> Losses:
         images, labels = batch
         with torch.no_grad():
