@@ -133,5 +133,5 @@ def _die_with_parent() -> None:
         parent = os.getppid()
         set_death_signal = 1
         ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
-        if parent == 1 or os.getppid() != parent:
-            logging.getLogger(__name__).debug("started without a parent to follow")
+        if os.getppid() != parent:
+            sys.exit("the process that started this stage is gone")

@@ -172,6 +172,7 @@ class RecordedCurves(Curves):
         self._dies_after = dies_after
 
     def add(self, step: int, values: dict[str, float]) -> None:
+        super().add(step, values)
         self.losses.append(dict(values))
         if self._dies_after is not None and len(self.losses) >= self._dies_after:
             raise KilledError

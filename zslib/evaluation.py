@@ -22,6 +22,7 @@ from zslib.artifacts.schemas import CONFUSION, PREDICTIONS
 from zslib.artifacts.store import write_arrays
 from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.classifier import PixelClassifier
+from zslib.errors import InputError
 from zslib.metrics import (
     bootstrap_intervals,
     class_iou,
@@ -81,6 +82,11 @@ def evaluate(
     among_unseen = _unseen_only(classifier)
     per_image, predictions = [], []
     position = {image_id: index for index, image_id in enumerate(labels.ids)}
+    if missing := sorted(set(maps.ids) - set(labels.ids)):
+        raise InputError(
+            f"{missing[0]}: has a feature map and no validation label ({len(missing)} images do); "
+            "rerun the stages val_labels and val_maps"
+        )
     for image_id, features in zip(maps.ids, maps, strict=True):
         truth = split.scored_labels(labels[position[image_id]])
         if resolution == "view":

@@ -7,6 +7,7 @@ there will be, the file is allocated first and every process fills its own part 
 is noted, so a killed extraction goes on where it stopped.
 """
 
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +21,9 @@ from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
-from zslib.artifacts.publish import move_into_place
+from zslib.artifacts.publish import explained_if_full, move_into_place
 from zslib.artifacts.schemas import BANK, DENSE
-from zslib.artifacts.store import allocate, finish, map_array
+from zslib.artifacts.store import allocate, finish, is_unfinished, map_array
 from zslib.benchmark import IGNORE_INDEX
 from zslib.datasets.decode import read_image
 from zslib.datasets.views import size_with_short_side
@@ -136,9 +137,11 @@ def extract(
     fills its share of the batches; a run that was killed resumes from `scratch`.
     """
     work = scratch / "features.h5"
-    if runtime.rank == 0 and not work.exists():
-        scratch.mkdir(parents=True, exist_ok=True)
-        _allocate(work, plan, dimension)
+    if runtime.rank == 0 and not is_unfinished(work):
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        with explained_if_full(out):
+            _allocate(work, plan, dimension)
     runtime.barrier()
     rows = map_array(work, "features", mode="r+")
     starts = np.concatenate([[0], np.cumsum(plan.counts)])
@@ -218,7 +221,9 @@ class _Journal:
         self._file = folder / f"done.{rank}.txt"
         # Another number of processes may have begun: believe all their notes.
         notes = [f.read_text().splitlines() for f in sorted(folder.glob("done.*.txt"))]
-        self._done = {int(line) for lines in notes for line in lines}
+        # A line that was cut off, whatever its number has become, lacks the last word.
+        whole = [line.split() for lines in notes for line in lines if line.endswith(" done")]
+        self._done = {int(batch) for batch, _ in whole}
         self._pending: list[int] = []
         self._flushed_at = time.monotonic()
 
@@ -234,6 +239,6 @@ class _Journal:
         if isinstance(rows, np.memmap):
             rows.flush()
         with self._file.open("a") as file:
-            file.write("".join(f"{batch}\n" for batch in self._pending))
+            file.write("".join(f"\n{batch} done" for batch in self._pending))
         self._pending = []
         self._flushed_at = time.monotonic()

@@ -67,7 +67,7 @@ class SingleProcess:
     world_size = 1
 
     def __init__(self) -> None:
-        torch.use_deterministic_algorithms(True)
+        torch.set_deterministic_debug_mode("error")
 
     def prepare(self, module: nn.Module, optimiser: Optimizer) -> tuple[nn.Module, Optimizer]:
         return module, optimiser
@@ -324,11 +324,12 @@ class Curves:
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
-        return {"points": self._points, "window": self._window}
+        return {"points": self._points, "window": self._window, "last_step": self._last_step}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken."""
         self._points, self._window = list(state["points"]), dict(state["window"])
+        self._last_step = state["last_step"]
 
     def write(self) -> None:
         """Publish the curves as a dvclive folder: plots/metrics/<name>.tsv and metrics.json."""

@@ -146,10 +146,17 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 def folder_for(out: Path, inputs: list[Path], sections: list[object]) -> Path:
     """Return the scratch folder of a run that is killed."""
-    with pytest.raises(tiny.KilledError), scratch(out, inputs, sections) as folder:
-        folder.mkdir(parents=True, exist_ok=True)
-        raise tiny.KilledError
-    return folder
+    folders = []
+
+    def run() -> None:
+        with scratch(out, inputs, sections) as folder:
+            folder.mkdir(parents=True, exist_ok=True)
+            folders.append(folder)
+            raise tiny.KilledError
+
+    with pytest.raises(tiny.KilledError):
+        run()
+    return folders[0]
 
 
 OUT = Path("artifacts/world/u4/backbone")

@@ -225,6 +225,20 @@ def test_a_run_shorter_than_a_window_still_has_a_curve(tmp_path: Path, steps: in
     assert points(tmp_path / "curves", "loss") == [(steps, (steps - 1) / 2)]
 
 
+def test_curves_taken_up_again_are_those_of_the_whole_run(tmp_path: Path) -> None:
+    """Also where nothing was left to do but to write them."""
+    first, whole = (Curves(tmp_path / name, every=4) for name in ("first", "whole"))
+    for step in range(6):
+        whole.add(step, {"loss": float(step)})
+        first.add(step, {"loss": float(step)})
+    second = Curves(tmp_path / "second", every=4)
+    second.restore(first.state())
+    for curves in (second, whole):
+        curves.write()
+    assert points(tmp_path / "whole", "loss") == [(4, 1.5), (6, 4.5)]
+    assert points(tmp_path / "second", "loss") == [(4, 1.5), (6, 4.5)]
+
+
 # --- distribution --------------------------------------------------------------------------------
 
 

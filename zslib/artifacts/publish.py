@@ -4,6 +4,7 @@ A crash at any moment leaves the old artifact or none, never a part of one. Ever
 inode, so files that DVC hard-linked into its cache are never written through.
 """
 
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -26,14 +27,22 @@ def publish(path: Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    _remove(temporary)
+    _remove_leftovers(path)
     try:
-        yield temporary
-        move_into_place(temporary, path)
-    except OSError as error:
-        raise _explained(error, path) from error
+        with explained_if_full(path):
+            yield temporary
+            move_into_place(temporary, path)
     finally:
         _remove(temporary)
+
+
+@contextmanager
+def explained_if_full(path: Path) -> Iterator[None]:
+    """Turn a full disk into an InputError that says what `path` needs."""
+    try:
+        yield
+    except OSError as error:
+        raise _explained(error, path) from error
 
 
 def move_into_place(source: Path, path: Path) -> None:
@@ -64,6 +73,24 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what killed processes left of this artifact, and this process's own temporary."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        process, _, kind = leftover.name.removeprefix(f".{path.name}.").partition(".")
+        if process.isdecimal() and kind in ("tmp", "old") and not _is_other_process(int(process)):
+            _remove(leftover)
+
+
+def _is_other_process(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()
 
 
 def _explained(error: OSError, path: Path) -> Exception:

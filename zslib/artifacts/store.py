@@ -7,6 +7,7 @@ be), so a file is allocated first and then filled through memory maps, by one pr
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,8 @@ from zslib.artifacts.weights import check_schema
 from zslib.errors import ArtifactError
 
 Mode = Literal["r", "r+"]
+
+_META = "meta"
 
 
 def write_arrays(
@@ -42,6 +45,7 @@ def allocate(path: Path, shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]])
     Raises:
         OSError: ENOSPC, with the number of bytes needed.
     """
+    _reserve(path, sum(math.prod(shape) * dtype.itemsize for shape, dtype in shapes.values()))
     with h5py.File(path, "w", libver=("v110", "v110")) as file:
         for name, (shape, dtype) in shapes.items():
             layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -51,25 +55,41 @@ def allocate(path: Path, shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]])
             layout.set_obj_track_times(False)
             space = h5py.h5s.create_simple(shape)
             h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype), space, layout)
-    size = path.stat().st_size
-    with path.open("r+b") as file:
+    _reserve(path, path.stat().st_size)
+
+
+def _reserve(path: Path, size: int) -> None:
+    with path.open("ab") as file:
         try:
-            os.posix_fallocate(file.fileno(), 0, size)
+            os.posix_fallocate(file.fileno(), 0, max(size, 1))
         except OSError as error:
             raise OSError(error.errno, f"{size / 2**20:.0f} MiB needed") from error
 
 
 def finish(path: Path, *, schema: str, meta: Mapping[str, Any]) -> None:
     """Write the checksums, the description, and last of all `complete`."""
+    # A file that is open for writing when its process dies cannot be opened again: be quick.
+    with h5py.File(path, "r") as file:
+        sums = {name: _checksum(_mapped(path, file[name], mode="r")) for name in file}
+    text = np.frombuffer(json.dumps(meta, sort_keys=True).encode(), np.uint8)
     with h5py.File(path, "r+", libver=("v110", "v110")) as file:
-        for name in file:
-            file[name].attrs["xxh3_128"] = _checksum(_mapped(path, file[name], mode="r"))
-        file.attrs["schema"] = schema
-        text = json.dumps(meta, sort_keys=True)
-        file.attrs["meta"] = text
-        file.attrs["meta_xxh3_128"] = xxhash.xxh3_128_hexdigest(text.encode())
+        # Neither in an attribute nor as text: HDF5 keeps those where no checksum of its own guards
+        # them, and can read for ever in what a flipped bit makes of them.
+        file.create_dataset(_META, data=text, track_times=False)
+        for name, digest in (sums | {_META: _checksum(text)}).items():
+            file[name].attrs["xxh3_128"] = np.bytes_(digest)
+        file.attrs["schema"] = np.bytes_(schema)
         file.flush()
         file.attrs["complete"] = True
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether `allocate` made this file and `finish` has not begun; one killed in it is lost."""
+    try:
+        with h5py.File(path, "r") as file:
+            return _META not in file
+    except (OSError, RuntimeError):
+        return False
 
 
 def map_array(path: Path, name: str, *, mode: Mode = "r") -> np.ndarray:
@@ -86,22 +106,21 @@ def open_arrays(path: Path, *, schema: str) -> tuple[dict[str, np.ndarray], dict
     """
     try:
         with h5py.File(path, "r") as file:
-            check_schema(path, found=file.attrs.get("schema"), wanted=schema)
+            found = file.attrs.get("schema", b"nothing")
+            check_schema(path, found=bytes(found).decode(errors="replace"), wanted=schema)
             if not file.attrs.get("complete", False):
                 raise ArtifactError(f"{path}: was never completed; {remedy(schema)}")
             arrays = {name: _mapped(path, file[name], mode="r") for name in file}
-            sums = {name: file[name].attrs["xxh3_128"] for name in file}
-            text, text_sum = file.attrs["meta"], file.attrs["meta_xxh3_128"]
-    except (OSError, KeyError, ValueError) as error:
+            sums = {name: file[name].attrs["xxh3_128"].decode() for name in file}
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise ArtifactError(f"{path}: cannot be read ({error}); {remedy(schema)}") from error
     for name, array in arrays.items():
         if _checksum(array) != sums[name]:
             raise ArtifactError(
                 f"{path}: array '{name}' does not match its checksum; {remedy(schema)}"
             )
-    if xxhash.xxh3_128_hexdigest(text.encode()) != text_sum:
-        raise ArtifactError(f"{path}: its description was altered; {remedy(schema)}")
-    return arrays, json.loads(text)
+    meta = json.loads(bytes(arrays.pop(_META)))
+    return arrays, meta
 
 
 def _mapped(path: Path, dataset: h5py.Dataset, *, mode: Mode) -> np.ndarray:

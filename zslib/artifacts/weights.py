@@ -40,12 +40,12 @@ def load_tensors(path: Path, *, schema: str) -> tuple[dict[str, np.ndarray], dic
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            header = dict(json.loads((file.metadata() or {}).get(_KEY, "{}")))
             arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path}: cannot be read ({error}); {remedy(schema)}") from error
     check_schema(path, found=header.get("schema"), wanted=schema)
-    if header["xxh3_128"] != _checksum(arrays, header["meta"]):
+    if header.get("xxh3_128") != _checksum(arrays, header.get("meta", {})):
         raise ArtifactError(f"{path}: content does not match its checksum; {remedy(schema)}")
     return arrays, header["meta"]
 
