@@ -297,7 +297,8 @@ def test_sentences_state_only_facts() -> None:
 
 def test_a_caption_names_what_it_is_told_in_lower_case() -> None:
     text = caption(("tiger",), ("sky", "grass"), rng=np.random.default_rng(0))
-    assert "tiger" in text and text.endswith("on the grass under the sky")
+    assert "tiger" in text
+    assert text.endswith("on the grass under the sky")
     assert caption((), ("sand",), rng=np.random.default_rng(0)) == "nothing appears on the sand"
 
 
