@@ -349,7 +349,7 @@ def test_damaged_or_foreign_index_is_refused(voc: Path, tmp_path: Path) -> None:
             ImageIndex.load(path)
         assert reason in str(refused.value)
     path.unlink()
-    with pytest.raises(ArtifactError, match="rerun the stage 'index'"):
+    with pytest.raises(ArtifactError, match="the stage that writes it: index"):
         ImageIndex.load(path)
 
 
