@@ -1,6 +1,6 @@
 """Every parameter of the project: one typed, frozen section per stage, read from params.yaml.
 
-A stage asks `load_section` for the sections that its dvc.yaml entry declares and sees nothing else.
+A stage asks `select` for the sections that its dvc.yaml entry declares and sees nothing else.
 The whole file is checked each time all the same, so that a slip in the last stage's section is
 refused before the first stage has worked for an hour. Nothing here imports torch.
 """
@@ -345,11 +345,6 @@ def load_params(path: Path) -> Params:
         return Params.model_validate_json(json.dumps(content))
     except ValidationError as error:
         raise InputError(f"{path}: {_explained(error)}") from None
-
-
-def load_section(path: Path, name: str) -> Any:
-    """Return one section of a parameter file by its dotted name, such as 'zs3net.generator'."""
-    return select(load_params(path), name)
 
 
 def select(params: Params, name: str) -> Any:
