@@ -8,6 +8,8 @@ ARGS ?=
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
+# Every stage is a fresh process: let none of them compile its imports again.
+export UV_COMPILE_BYTECODE := 1
 
 PY := .venv/bin/python
 # Stages call `python`: let it be ours. Quoted, since the project's path may hold spaces.

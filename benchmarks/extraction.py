@@ -1,7 +1,7 @@
 """Feature extraction, from JPEG files to a finished cache file, against the bare forward pass."""
 
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
@@ -13,13 +13,13 @@ from torch import Tensor
 
 from benchmarks.material import draw_photographs, published_params
 from benchmarks.measure import Goal, Result, time_side_by_side
-from zslib.backbones.deeplab import DeepLabV3Plus, Normalise
+from zslib.backbones.network import Normalise
+from zslib.backbones.trained import Backbone, build_network
 from zslib.benchmark import Split
 from zslib.datasets.decode import read_image
 from zslib.datasets.views import size_with_short_side
-from zslib.features import Extraction, extract, plan_bank, plan_dense
-from zslib.methods.supervised import Backbone
-from zslib.params import ComputeParams, DeepLabParams, EncoderParams, FeatureParams
+from zslib.features import Photographs, Plan, extract, plan_bank, plan_dense
+from zslib.params import ComputeParams, EncoderParams, FeatureParams, ModelParams
 from zslib.training import Runtime, start_runtime
 
 BARE, BANK, DENSE = "bare forward", "pixel bank", "dense maps"
@@ -28,7 +28,7 @@ WIDTH, HEIGHT = 500, 375
 
 def measure(
     *,
-    model: DeepLabParams | None = None,
+    model: ModelParams | None = None,
     images: int = 32,
     short_side: int = 160,
     batch: int = 8,
@@ -48,13 +48,19 @@ def measure(
             update={"encoder": EncoderParams(name="resnet50")}
         )
         paths = draw_photographs(folder, count=images, width=WIDTH, height=HEIGHT)
-        plans = planned(paths, features)
-        contestants = ways_to_run(paths, plans, model, features, runtime)
+        photographs = Photographs.of(
+            paths,
+            [(WIDTH, HEIGHT)] * images,
+            short_side=short_side,
+            stride=model.feature_stride,
+        )
+        plans = planned(photographs, features)
+        contestants = ways_to_run(photographs, plans, model, features, runtime)
         contestants[BARE](folder)
         notes = {"peak memory of the bare forward, MiB": peak_memory()}
         seconds = time_side_by_side(contestants, lambda: Path(mkdtemp(dir=folder)), repeats=repeats)
         notes["peak memory with extraction, MiB"] = peak_memory()
-    height, width = plans[BANK].views[0]
+    height, width = photographs.views[0]
     sizes: dict[str, int | str] = {"encoder": model.encoder.name, "images": images}
     sizes |= {
         "size": f"{WIDTH}x{HEIGHT}",
@@ -78,17 +84,17 @@ def measure(
 
 
 def ways_to_run(
-    paths: list[Path],
-    plans: dict[str, Extraction],
-    model: DeepLabParams,
+    photographs: Photographs,
+    plans: dict[str, Plan],
+    model: ModelParams,
     features: FeatureParams,
     runtime: Runtime,
 ) -> dict[str, Callable[[Path], None]]:
     """Return the contestants, which may write into the folder they are given."""
     split = Split.from_ids("drawn", [f"class{index}" for index in range(4)], (), ())
-    network = DeepLabV3Plus(model, len(split.classes), pretrained=False)
+    network = build_network(model, len(split.classes), pretrained=False)
     features_of = Backbone(network, model, split).features_of(runtime)
-    batches = in_memory(paths, features, model.encoder, runtime)
+    batches = in_memory(photographs.paths, features, model.encoder, runtime)
 
     @torch.inference_mode()
     def forward(_: Path) -> None:
@@ -98,11 +104,11 @@ def ways_to_run(
         if runtime.device.type == "cuda":
             torch.cuda.synchronize()
 
-    def extraction(plan: Extraction, folder: Path) -> None:
+    def extraction(plan: Plan, folder: Path) -> None:
         extract(
             features_of,
-            plan,
-            folder / "published" / "features.h5",
+            photographs,
+            {folder / "published" / "features.h5": plan},
             dimension=model.feature_channels,
             batch_size=features.batch_size,
             runtime=runtime,
@@ -113,19 +119,19 @@ def ways_to_run(
     return {BARE: forward, **ways}
 
 
-def planned(paths: list[Path], features: FeatureParams) -> dict[str, Extraction]:
+def planned(photographs: Photographs, features: FeatureParams) -> dict[str, Plan]:
     """Plan a bank of four classes per image, and dense maps."""
-    sizes = [(WIDTH, HEIGHT)] * len(paths)
     label_map = np.arange(4, dtype=np.uint8).repeat(WIDTH // 4)[None, :].repeat(HEIGHT, axis=0)
-    label_maps = [label_map] * len(paths)
+    label_maps = [label_map] * len(photographs.paths)
+    ids = [path.stem for path in photographs.paths]
     return {
-        BANK: plan_bank(paths, sizes, label_maps, features, seed=0, meta={}),
-        DENSE: plan_dense(paths, sizes, features, meta={}),
+        BANK: plan_bank(photographs, label_maps, features, seed=0, meta={}),
+        DENSE: plan_dense(photographs, ids),
     }
 
 
 def in_memory(
-    paths: list[Path], features: FeatureParams, encoder: EncoderParams, runtime: Runtime
+    paths: Sequence[Path], features: FeatureParams, encoder: EncoderParams, runtime: Runtime
 ) -> list[Tensor]:
     """Return the network's input for all images, batch by batch, on its device."""
     size = size_with_short_side((WIDTH, HEIGHT), features.short_side)

@@ -11,7 +11,8 @@ from torch import Tensor
 from benchmarks.material import draw_bank, published_params
 from benchmarks.measure import Result, time_side_by_side
 from zslib.artifacts.features import PixelBank
-from zslib.backbones.deeplab import DeepLabV3Plus, Normalise
+from zslib.backbones.deeplab import DeepLabV3Plus
+from zslib.backbones.network import Normalise
 from zslib.methods.zs3net.generator import Generator, mmd_loss
 from zslib.params import DeepLabParams, GeneratorParams, OptimiserParams
 from zslib.sampling import ClassRows

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from zslib.artifacts.features import PixelBank
-from zslib.artifacts.schemas import BANK
+from zslib.artifacts.features import BANK, PixelBank
 from zslib.artifacts.store import write_arrays
 from zslib.benchmark import Split
 from zslib.params import Params, load_params

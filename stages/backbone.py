@@ -12,7 +12,7 @@ from stages.command import EXISTING, PATH, Sections, scratch, stage
 @click.option("--labels", type=EXISTING, required=True)
 @click.option("--curves", type=PATH, required=True)
 def main(section: Sections, *, images: Path, labels: Path, curves: Path, out: Path) -> None:
-    """Train DeepLabV3+ on the images and labels of a split.
+    """Train the network on the images and labels of a split.
 
     Reads params.yaml:backbone, seed. Writes network.safetensors and classifier.safetensors (its own
     last layer). Example: python -m stages.backbone --images artifacts/world/index/images.json

@@ -24,7 +24,7 @@ from typing import Any
 import click
 from pydantic import BaseModel
 
-from zslib.errors import InputError
+from zslib.errors import InputError, one_line_errors
 from zslib.params import load_params, select
 
 SCRATCH = Path("scratch")
@@ -55,14 +55,8 @@ def stage(function: Callable[..., None]) -> click.Command:
     def command(params: Path, out: Path, debug: bool, **options: Any) -> None:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
         _die_with_parent()
-        try:
-            with _lock(out), _timed(out):
-                function(Sections(params), out=out, **options)
-        except InputError as error:
-            if debug:
-                raise
-            click.echo(f"error: {error}", err=True)
-            sys.exit(2)
+        with one_line_errors(debug=debug), _lock(out), _timed(out):
+            function(Sections(params), out=out, **options)
 
     return command
 

@@ -10,6 +10,7 @@ from stages.command import EXISTING, PATH, Sections, stage
 @stage
 @click.option("--method", required=True, help="Name in the leaderboard.")
 @click.option("--protocol", type=click.Choice(["clean", "official"]), default="clean")
+@click.option("--setting", type=click.Choice(["inductive", "transductive"]), default="inductive")
 @click.option("--classifier", type=EXISTING, required=True)
 @click.option("--maps", type=EXISTING, required=True, help="Dense maps of the validation images.")
 @click.option("--labels", type=EXISTING, required=True, help="Validation labels.")
@@ -21,6 +22,7 @@ def main(
     *,
     method: str,
     protocol: str,
+    setting: str,
     classifier: Path,
     maps: Path,
     labels: Path,
@@ -51,7 +53,7 @@ def main(
         open_labels(labels),
         resolution=params.resolution,
     )
-    entry = Entry(split.name, method, protocol, seed=seed)
+    entry = Entry(split.name, method, protocol, seed=seed, setting=setting)
     save(evaluation, entry, params, folder=out, scores=scores)
 
 

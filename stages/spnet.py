@@ -9,7 +9,7 @@ from stages.command import EXISTING, PATH, Sections, stage
 
 @stage
 @click.option("--bank", type=EXISTING, required=True)
-@click.option("--tuning", type=EXISTING, required=True, help="Dense maps of tuning images.")
+@click.option("--maps", type=EXISTING, required=True, help="Dense maps of training images.")
 @click.option("--labels", type=EXISTING, required=True, help="Seen labels.")
 @click.option("--embeddings", type=EXISTING, required=True)
 @click.option("--curves", type=PATH, required=True)
@@ -17,7 +17,7 @@ def main(
     section: Sections,
     *,
     bank: Path,
-    tuning: Path,
+    maps: Path,
     labels: Path,
     embeddings: Path,
     curves: Path,
@@ -26,7 +26,7 @@ def main(
     """Train SPNet's projection and choose gamma on held-out seen classes.
 
     Reads params.yaml:spnet.training, spnet.gammas, selection, seed. Example: python -m stages.spnet
-    --bank artifacts/world/u4/bank.h5 ... --out artifacts/world/u4/spnet/classifier.safetensors
+    --bank artifacts/world/u4/features/train/bank.h5 ... --out artifacts/world/u4/spnet/classifier.safetensors
     """
     training, gammas = section("spnet.training"), section("spnet.gammas")
     selection, seed = section("selection"), section("seed")
@@ -41,7 +41,7 @@ def main(
 
     inputs = spnet.Inputs(
         PixelBank.open(bank),
-        DenseMaps.open(tuning),
+        DenseMaps.open(maps).tuning,
         open_labels(labels),
         torch.from_numpy(load_class_vectors(embeddings).rows),
     )

@@ -9,16 +9,16 @@ from stages.command import EXISTING, PATH, Sections, stage
 
 @stage
 @click.option("--bank", type=EXISTING, required=True)
-@click.option("--tuning", type=EXISTING, required=True, help="Dense maps of tuning images.")
+@click.option("--maps", type=EXISTING, required=True, help="Dense maps of training images.")
 @click.option("--embeddings", type=EXISTING, required=True)
 @click.option("--curves", type=PATH, required=True)
 def main(
-    section: Sections, *, bank: Path, tuning: Path, embeddings: Path, curves: Path, out: Path
+    section: Sections, *, bank: Path, maps: Path, embeddings: Path, curves: Path, out: Path
 ) -> None:
     """Train the generator of a split, and one without each draw of held-out seen classes.
 
     Reads params.yaml:zs3net.generator, selection, seed. Example: python -m stages.zs3net_generator
-    --bank artifacts/world/u4/bank.h5 ... --out artifacts/world/u4/zs3net/generator.safetensors
+    --bank artifacts/world/u4/features/train/bank.h5 ... --out artifacts/world/u4/zs3net/generator.safetensors
     """
     params, selection, seed = section("zs3net.generator"), section("selection"), section("seed")
 
@@ -35,7 +35,7 @@ def main(
         torch.from_numpy(load_class_vectors(embeddings).rows),
         params,
         selection,
-        tuning_ids=DenseMaps.open(tuning).ids,
+        tuning_ids=DenseMaps.open(maps).tuning.ids,
         seed=seed,
         curves=recorded,
     )

@@ -13,6 +13,7 @@ from stages.command import EXISTING, PATH, Sections, scratch, stage
 @click.option("--network", type=EXISTING, required=True)
 @click.option("--seen-labels", type=EXISTING, required=True, help="Says what is unseen.")
 @click.option("--embeddings", type=EXISTING, required=True)
+@click.option("--graph", is_flag=True, help="With the graph branch: ZS3Net + GC.")
 @click.option("--curves", type=PATH, required=True)
 def main(
     section: Sections,
@@ -22,16 +23,20 @@ def main(
     network: Path,
     seen_labels: Path,
     embeddings: Path,
+    graph: bool,
     curves: Path,
     out: Path,
 ) -> None:
     """Train generator and classifier interleaved, on the ground truth of unseen classes.
 
-    Reads params.yaml:zs3net.official, seed. Writes network.safetensors (its batch statistics have
-    moved) and classifier.safetensors. Example: python -m stages.zs3net_official
-    --images artifacts/world/index/images.json ... --out artifacts/world/u4/zs3net/official
+    Reads params.yaml:zs3net.official, seed; with --graph, zs3net.graph.official_epochs. Writes
+    network.safetensors (its batch statistics have moved) and classifier.safetensors. Example:
+    python -m stages.zs3net_official --images artifacts/world/index/images.json ...
+    --out artifacts/world/u4/zs3net/official
     """
     params, seed, compute = section("zs3net.official"), section("seed"), section("compute")
+    if graph:
+        params = params.model_copy(update={"epochs": section("zs3net.graph.official_epochs")})
 
     import torch
 
@@ -56,6 +61,7 @@ def main(
             class_embeddings=torch.from_numpy(load_class_vectors(embeddings).rows),
             split=Split.described(open_labels(seen_labels).meta),
             params=params,
+            graph=graph,
             seed=seed,
             compute=compute,
             checkpoint=Checkpoint(folder, compute.checkpoint_seconds),

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from zslib.artifacts.maps import write_label_maps
-from zslib.artifacts.schemas import BANK, DENSE, LABELS
+from zslib.artifacts.features import BANK, DENSE
+from zslib.artifacts.maps import LABELS, write_label_maps
+from zslib.artifacts.schemas import Schema
 from zslib.artifacts.store import write_arrays
 from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.datasets.decode import checksum
@@ -22,6 +23,7 @@ from zslib.params import (
     BackboneParams,
     ComputeParams,
     DeepLabParams,
+    DeepLabV2Params,
     EncoderParams,
     OptimiserParams,
 )
@@ -29,6 +31,7 @@ from zslib.training import Curves
 
 CLASSES = tuple(f"{colour} {shape}" for shape in ("disc", "box", "bar") for colour in "rgb")
 UNSEEN = (4, 8)
+SCHEMA = Schema("test/1", "test")
 SPLIT = Split.from_ids("tiny", CLASSES, UNSEEN, ())
 DIMENSION = 12
 CPU = ComputeParams(device="cpu")
@@ -146,6 +149,11 @@ def deeplab(*, dropout: float = 0.0) -> DeepLabParams:
         feature_channels=8,
         dropout=(dropout, dropout, dropout),
     )
+
+
+def deeplab_v2() -> DeepLabV2Params:
+    """Return the other architecture, as small."""
+    return DeepLabV2Params(encoder=EncoderParams(name="test_resnet"), feature_channels=8)
 
 
 def backbone(

@@ -1,7 +1,8 @@
 """Which classes are seen, unseen or void: pure data, no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -67,7 +68,7 @@ class Split:
         }
 
     @classmethod
-    def described(cls, meta: dict) -> "Split":
+    def described(cls, meta: Mapping[str, Any]) -> "Split":
         """Return the split that `describe` wrote."""
         return cls.from_ids(meta["split"], meta["classes"], meta["unseen"], meta["void"])
 

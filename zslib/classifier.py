@@ -1,7 +1,7 @@
-"""The last layer: a linear map from pixel features to class scores, and its calibration.
+"""The last layers: from cached pixel features to class scores, and their calibration.
 
-Every method that ends in a linear classifier publishes this artifact; evaluation, self-training and
-prediction read it without knowing the method.
+Every method that classifies cached features pixel by pixel publishes this artifact; evaluation,
+self-training and prediction read it without knowing the method.
 """
 
 from collections.abc import Mapping
@@ -15,21 +15,52 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from zslib.artifacts.schemas import CLASSIFIER
+from zslib.artifacts.publish import publish
+from zslib.artifacts.schemas import Schema
 from zslib.artifacts.weights import load_tensors, save_tensors
 from zslib.benchmark import Split
+
+CLASSIFIER = Schema("classifier/1", "train or classifier")
+
+
+def best_classes(scores: Float[Tensor, "c h w"]) -> UInt8[np.ndarray, "h w"]:
+    """Return argmax(0): the number of classes before the first one that reaches the maximum.
+
+    Whole planes are compared at a time, many times as fast as a search pixel by pixel.
+    """
+    planes = scores.numpy()
+    highest = planes.max(0)
+    below = np.ones(highest.shape, bool)
+    classes = np.zeros(highest.shape, np.uint8)
+    for plane in planes[:-1]:
+        below &= plane < highest
+        classes += below
+    return classes
 
 
 @dataclass(frozen=True)
 class PixelClassifier:
-    """Scores weight @ f + bias; with gamma > 0, calibrated stacking (spnet §4)."""
+    """Scores weight @ f + bias; with gamma > 0, calibrated stacking (spnet §4).
+
+    CaGNet's classifier sees squashed features through a hidden layer (cagnet §4); most see them as
+    they are, and are linear.
+    """
 
     split: Split
-    weight: Float[Tensor, "c d"]
+    weight: Float[Tensor, "c h"]
     bias: Float[Tensor, " c"]
     gamma: float = 0.0
     """Taken from the probability of every seen class before the argmax."""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    hidden: tuple[Float[Tensor, "h d"], Float[Tensor, " h"]] | None = None
+    """Weight and bias of a layer with ReLU before the last."""
+    squash: bool = False
+    """Whether features pass a sigmoid first."""
+
+    @property
+    def dimension(self) -> int:
+        """Of the pixel features it takes."""
+        return (self.weight if self.hidden is None else self.hidden[0]).shape[1]
 
     def uncalibrated(self) -> "PixelClassifier":
         """Return the same scores without gamma (and without the story of how it was chosen)."""
@@ -44,14 +75,22 @@ class PixelClassifier:
     ) -> Float[Tensor, "c H W"]:
         """Return logits resized to `size`, corners aligned; classes that are void score -inf.
 
-        The map is affine and bilinear weights sum to 1, so this equals classifying resized features.
+        For a linear classifier this equals classifying resized features: bilinear weights sum to 1.
         """
-        scores = F.linear(pixel_features.float(), self.weight, self.bias).permute(2, 0, 1)
+        scores = self.scores(pixel_features.float()).permute(2, 0, 1)
         if scores.shape[-2:] != size:
             scores = F.interpolate(scores[None], size, mode="bilinear", align_corners=True)[0]
         if self.split.void:
             scores = scores.index_fill(0, torch.tensor(self.split.void), -torch.inf)
         return scores
+
+    def scores(self, features: Float[Tensor, "*n d"]) -> Float[Tensor, "*n c"]:
+        """Return the scores of features, wherever they are."""
+        if self.squash:
+            features = features.sigmoid()
+        if self.hidden is not None:
+            features = F.linear(features, *self.hidden).relu()
+        return F.linear(features, self.weight, self.bias)
 
     def predict(
         self, pixel_features: Float[Tensor, "h w d"], size: tuple[int, int]
@@ -61,22 +100,62 @@ class PixelClassifier:
         if self.gamma:
             logits = logits.softmax(0)
             logits[list(self.split.seen)] -= self.gamma
-        return logits.argmax(0).to(torch.uint8).numpy()
+        return best_classes(logits)
 
     def save(self, path: Path) -> None:
         """Publish the classifier."""
-        tensors = {"weight": self.weight.detach().numpy(), "bias": self.bias.detach().numpy()}
-        meta = {**self.split.describe(), "gamma": self.gamma, "details": dict(self.meta)}
-        save_tensors(path, tensors, schema=CLASSIFIER, meta=meta)
+        tensors = {"weight": self.weight, "bias": self.bias}
+        if self.hidden is not None:
+            tensors["hidden_weight"], tensors["hidden_bias"] = self.hidden
+        meta = {
+            **self.split.describe(),
+            "gamma": self.gamma,
+            "squash": self.squash,
+            "details": dict(self.meta),
+        }
+        arrays = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+        save_tensors(path, arrays, schema=CLASSIFIER, meta=meta)
 
     @classmethod
     def load(cls, path: Path) -> "PixelClassifier":
         """Open and verify a classifier. Raises ArtifactError."""
-        tensors, meta = load_tensors(path, schema=CLASSIFIER)
+        arrays, meta = load_tensors(path, schema=CLASSIFIER)
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        hidden = None
+        if "hidden_weight" in tensors:
+            hidden = (tensors["hidden_weight"], tensors["hidden_bias"])
         return cls(
             Split.described(meta),
-            torch.from_numpy(tensors["weight"]),
-            torch.from_numpy(tensors["bias"]),
-            meta["gamma"],
-            meta["details"],
+            tensors["weight"],
+            tensors["bias"],
+            gamma=meta["gamma"],
+            meta=meta["details"],
+            hidden=hidden,
+            squash=meta["squash"],
         )
+
+
+@dataclass(frozen=True)
+class Classifiers:
+    """The classifier of a split, and one per draw of held-out seen classes (DESIGN §10).
+
+    The latter were trained with the free choice that won; what is chosen later, as in self-training,
+    is chosen with them.
+    """
+
+    final: PixelClassifier
+    held_out: tuple[PixelClassifier, ...]
+
+    def save(self, folder: Path) -> None:
+        """Publish `classifier.safetensors` and `held_out/<draw>.safetensors` in one folder."""
+        with publish(folder) as temporary:
+            self.final.save(temporary / "classifier.safetensors")
+            for draw, classifier in enumerate(self.held_out):
+                classifier.save(temporary / "held_out" / f"{draw}.safetensors")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Classifiers":
+        """Open and verify all of them. Raises ArtifactError."""
+        draws = sorted((folder / "held_out").glob("*.safetensors"), key=lambda path: int(path.stem))
+        held_out = tuple(PixelClassifier.load(path) for path in draws)
+        return cls(PixelClassifier.load(folder / "classifier.safetensors"), held_out)

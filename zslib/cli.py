@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zslib.errors import InputError
+from zslib.errors import one_line_errors
 from zslib.params import DatasetParams, load_params
 
 if TYPE_CHECKING:
@@ -33,13 +33,8 @@ def command(function: Callable[..., None]) -> click.Command:
     @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @functools.wraps(function)
     def run(debug: bool, **options: Any) -> None:
-        try:
+        with one_line_errors(debug=debug):
             function(**options)
-        except InputError as error:
-            if debug:
-                raise
-            click.echo(f"error: {error}", err=True)
-            sys.exit(2)
 
     return run
 
@@ -95,7 +90,10 @@ def audit(params: Path, seed: int) -> None:
 @command
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 def leaderboard(files: tuple[Path, ...]) -> None:
-    """Summarise several leaderboard.csv, one or more seeds in each: mean ± sd over the seeds."""
+    """Summarise several leaderboard.csv, one or more seeds in each: mean ± sd over the seeds.
+
+    A row need not be in every file; the column `seeds` says over how many it is.
+    """
     from zslib.report import aggregate, read_leaderboard
 
     click.echo(aggregate([row for path in files for row in read_leaderboard(path)]))

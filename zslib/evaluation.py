@@ -16,14 +16,14 @@ from jaxtyping import Int64
 from PIL import Image
 
 from zslib.artifacts.features import DenseMaps
-from zslib.artifacts.maps import LabelMaps, write_label_maps
+from zslib.artifacts.maps import PREDICTIONS, LabelMaps, write_label_maps
 from zslib.artifacts.publish import publish
-from zslib.artifacts.schemas import CONFUSION, PREDICTIONS
 from zslib.artifacts.store import write_arrays
 from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.classifier import PixelClassifier
 from zslib.errors import InputError
 from zslib.metrics import (
+    CONFUSION,
     bootstrap_intervals,
     class_iou,
     confusion_matrix,

@@ -10,7 +10,7 @@ is noted, so a killed extraction goes on where it stopped.
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
+from zslib.artifacts.features import BANK, DENSE
 from zslib.artifacts.publish import explained_if_full, move_into_place
-from zslib.artifacts.schemas import BANK, DENSE
+from zslib.artifacts.schemas import Schema
 from zslib.artifacts.store import allocate, finish, is_unfinished, map_array
 from zslib.benchmark import IGNORE_INDEX
 from zslib.datasets.decode import read_image
@@ -56,35 +57,54 @@ def sample_rows(
 
 
 @dataclass(frozen=True)
-class Extraction:
-    """What to extract: images, the rows of each image's map that are kept, and the other arrays."""
+class Photographs:
+    """The images of one extraction and the size of their views; every image is seen once."""
 
-    schema: str
-    images: Sequence[Path]
+    paths: Sequence[Path]
     views: Sequence[tuple[int, int]]
     """(height, width) of each image's view."""
+    grids: Sequence[tuple[int, int]]
+    """(h, w) of each image's feature map."""
+
+    @classmethod
+    def of(
+        cls,
+        paths: Sequence[Path],
+        sizes: Sequence[tuple[int, int]],
+        *,
+        short_side: int,
+        stride: int,
+    ) -> "Photographs":
+        """Scale images of these (width, height) to a short side, for features of some stride."""
+        scaled = [size_with_short_side(size, short_side) for size in sizes]
+        views = [(height, width) for width, height in scaled]
+        return cls(paths, views, [feature_grid(view, stride) for view in views])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One file to fill: which cells of each image's flattened map go there, and its other arrays."""
+
+    schema: Schema
     cells: Sequence[np.ndarray | slice]
-    """Which cells of each flattened map are kept."""
     counts: Sequence[int]
-    """How many those are."""
+    """How many cells of each image are kept."""
     arrays: Mapping[str, np.ndarray]
     meta: Mapping[str, Any]
 
 
 def plan_bank(
-    images: Sequence[Path],
-    sizes: Sequence[tuple[int, int]],
+    photographs: Photographs,
     label_maps: Sequence[np.ndarray],
     params: FeatureParams,
     *,
     seed: int,
     meta: Mapping[str, Any],
-) -> Extraction:
-    """Plan a pixel bank: a seeded sample of rows per image and class. Sizes are (width, height)."""
-    views = _views(sizes, params)
+) -> Plan:
+    """Plan a pixel bank: a seeded sample of rows per image and class."""
     cells, labels, pixels = [], [], []
-    for position, (view, label_map) in enumerate(zip(views, label_maps, strict=True)):
-        small = LABEL_RULES[params.label_rule](label_map, feature_grid(view))
+    for position, (grid, label_map) in enumerate(zip(photographs.grids, label_maps, strict=True)):
+        small = LABEL_RULES[params.label_rule](label_map, grid)
         rng = np.random.default_rng([seed, position])
         chosen, shares = sample_rows(small, params.rows_per_class, rng)
         cells.append(chosen)
@@ -96,82 +116,100 @@ def plan_bank(
         "pixels": np.concatenate(pixels),
         "offsets": np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
     }
-    return Extraction(BANK, images, views, cells, counts, arrays, meta)
+    return Plan(BANK, cells, counts, arrays, meta)
 
 
 def plan_dense(
-    images: Sequence[Path],
-    sizes: Sequence[tuple[int, int]],
-    params: FeatureParams,
+    photographs: Photographs,
+    ids: Sequence[str],
     *,
-    meta: Mapping[str, Any],
-) -> Extraction:
-    """Plan dense maps. Sizes are (width, height) of the images."""
-    views = _views(sizes, params)
-    grids = np.array([feature_grid(view) for view in views], np.int32).reshape(-1, 2)
-    counts = grids.astype(np.int64).prod(axis=1).tolist()
-    cells = [slice(None)] * len(images)
-    meta = {**meta, "views": [list(view) for view in views]}
-    return Extraction(DENSE, images, views, cells, counts, {"grids": grids}, meta)
+    kept: Sequence[str] | None = None,
+    meta: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Plan dense maps of the images with these ids, or of those `kept` among them."""
+    chosen = np.isin(ids, ids if kept is None else kept)
+    grids = np.array(photographs.grids, np.int32).reshape(-1, 2)
+    counts = np.where(chosen, grids.astype(np.int64).prod(axis=1), 0).tolist()
+    cells = [slice(None) if whole else slice(0) for whole in chosen]
+    described = {
+        "ids": [image_id for image_id, whole in zip(ids, chosen, strict=True) if whole],
+        "views": [list(v) for v, whole in zip(photographs.views, chosen, strict=True) if whole],
+    }
+    arrays = {"grids": grids[chosen]}
+    return Plan(DENSE, cells, counts, arrays, described | dict(meta or {}))
 
 
-def tuning_sample(ids: Sequence[str], count: int, *, seed: int) -> tuple[str, ...]:
-    """Choose the training images that free choices are scored on, in the order of `ids`."""
+def sample_ids(ids: Sequence[str], count: int, *, seed: int) -> tuple[str, ...]:
+    """Choose some images, in the order of `ids`; a smaller sample is part of every larger one."""
     chosen = np.random.default_rng(seed).permutation(len(ids))[:count]
     return tuple(ids[position] for position in sorted(chosen.tolist()))
 
 
 def extract(
     features_of: Callable[[Float[Tensor, "b 3 h w"]], Float[Tensor, "b d h w"]],
-    plan: Extraction,
-    out: Path,
+    photographs: Photographs,
+    plans: Mapping[Path, Plan],
     *,
     dimension: int,
     batch_size: int,
     runtime: Runtime,
     scratch: Path,
 ) -> None:
-    """Run the network over the planned images and publish the file at `out`.
+    """Run the network over the photographs once and publish every planned file at its path.
 
     `features_of` maps uint8 images on the runtime's device to features. With several processes each
     fills its share of the batches; a run that was killed resumes from `scratch`.
     """
-    work = scratch / "features.h5"
-    if runtime.rank == 0 and not is_unfinished(work):
+    works = {out: scratch / f"{index}.h5" for index, out in enumerate(plans)}
+    if runtime.rank == 0 and not all(is_unfinished(work) for work in works.values()):
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
-        with explained_if_full(out):
-            _allocate(work, plan, dimension)
+        for out, plan in plans.items():
+            with explained_if_full(out):
+                _allocate(works[out], plan, dimension)
     runtime.barrier()
-    rows = map_array(work, "features", mode="r+")
-    starts = np.concatenate([[0], np.cumsum(plan.counts)])
-    batches = _batches_of_one_size(plan.views, batch_size)
+    parts = [_Part(map_array(works[out], "features", mode="r+"), plans[out]) for out in plans]
+    batches = _batches_of_one_size(photographs.views, batch_size)
     journal = _Journal(scratch, runtime.rank)
     todo = [b for b in range(runtime.rank, len(batches), runtime.world_size) if not journal.has(b)]
-    shown = progress(todo, name=f"{plan.schema.split('/')[0]} features", quiet=runtime.rank > 0)
-    decoded = _decoded_ahead([batches[b] for b in todo], plan)
+    shown = progress(todo, name=f"features {next(iter(plans)).stem}", quiet=runtime.rank > 0)
+    decoded = _decoded_ahead([batches[b] for b in todo], photographs)
     for batch, images in zip(shown, decoded, strict=True):
         maps = features_of(images.to(runtime.device)).half().cpu()
         for position, feature_map in zip(batches[batch], maps, strict=True):
-            flat = feature_map.flatten(1).T.numpy()
-            rows[starts[position] : starts[position + 1]] = flat[plan.cells[position]]
-        journal.note(batch, flush=rows)
-    journal.close(rows)
+            rows = feature_map.flatten(1).T.numpy()
+            for part in parts:
+                part.fill(position, rows)
+        journal.note(batch, parts)
+    journal.close(parts)
     runtime.barrier()
     if runtime.rank == 0:
-        del rows
-        finish(work, schema=plan.schema, meta=plan.meta)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        move_into_place(work, out)
+        del parts
+        for out, plan in plans.items():
+            finish(works[out], schema=plan.schema, meta=plan.meta)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            move_into_place(works[out], out)
     runtime.barrier()
 
 
-def _views(sizes: Sequence[tuple[int, int]], params: FeatureParams) -> list[tuple[int, int]]:
-    scaled = [size_with_short_side(size, params.short_side) for size in sizes]
-    return [(height, width) for width, height in scaled]
+class _Part:
+    """The features array of one file, filled image by image."""
+
+    def __init__(self, rows: np.ndarray, plan: Plan) -> None:
+        self._rows, self._cells = rows, plan.cells
+        self._starts = np.cumsum([0, *plan.counts])
+
+    def fill(self, position: int, rows: np.ndarray) -> None:
+        start, stop = self._starts[position : position + 2]
+        if stop > start:
+            self._rows[start:stop] = rows[self._cells[position]]
+
+    def flush(self) -> None:
+        if isinstance(self._rows, np.memmap):
+            self._rows.flush()
 
 
-def _allocate(work: Path, plan: Extraction, dimension: int) -> None:
+def _allocate(work: Path, plan: Plan, dimension: int) -> None:
     partial = work.with_suffix(".new")
     shapes = {"features": ((sum(plan.counts), dimension), np.dtype(np.float16))}
     allocate(partial, shapes | {n: (a.shape, a.dtype) for n, a in plan.arrays.items()})
@@ -193,25 +231,25 @@ def _batches_of_one_size(views: Sequence[tuple[int, int]], batch_size: int) -> l
     ]
 
 
-def _decoded_ahead(batches: Sequence[Sequence[int]], plan: Extraction) -> Iterator[Tensor]:
+def _decoded_ahead(batches: Sequence[Sequence[int]], photographs: Photographs) -> Iterator[Tensor]:
     """Yield the image tensors of each batch, decoded in threads while the network works."""
-
-    def decode(positions: Sequence[int]) -> Tensor:
-        return torch.stack([_view(plan.images[p], plan.views[p]) for p in positions])
-
     with ThreadPoolExecutor(max_workers=4) as pool:
-        waiting = [pool.submit(decode, batch) for batch in batches[:4]]
+
+        def begin(batch: Sequence[int]) -> list[Future[Tensor]]:
+            # One by one: a batch in a single thread would keep the first forward pass waiting.
+            return [pool.submit(_view, photographs.paths[p], photographs.views[p]) for p in batch]
+
+        waiting = [begin(batch) for batch in batches[:4]]
         for index in range(len(batches)):
-            if index + 4 < len(batches):
-                waiting.append(pool.submit(decode, batches[index + 4]))
-            yield waiting.pop(0).result()
+            waiting += [begin(batch) for batch in batches[index + 4 : index + 5]]
+            yield torch.stack([view.result() for view in waiting.pop(0)]).permute(0, 3, 1, 2)
 
 
-def _view(path: Path, view: tuple[int, int]) -> Tensor:
+def _view(path: Path, view: tuple[int, int]) -> UInt8[Tensor, "h w 3"]:
     image = read_image(path)
     if (image.height, image.width) != view:
         image = image.resize((view[1], view[0]), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return torch.from_numpy(np.array(image))
 
 
 class _Journal:
@@ -230,14 +268,14 @@ class _Journal:
     def has(self, batch: int) -> bool:
         return batch in self._done
 
-    def note(self, batch: int, *, flush: np.ndarray) -> None:
+    def note(self, batch: int, parts: Sequence[_Part]) -> None:
         self._pending.append(batch)
         if time.monotonic() - self._flushed_at > SECONDS_BETWEEN_FLUSHES:
-            self.close(flush)
+            self.close(parts)
 
-    def close(self, rows: np.ndarray) -> None:
-        if isinstance(rows, np.memmap):
-            rows.flush()
+    def close(self, parts: Sequence[_Part]) -> None:
+        for part in parts:
+            part.flush()
         with self._file.open("a") as file:
             file.write("".join(f"\n{batch} done" for batch in self._pending))
         self._pending = []

@@ -32,7 +32,11 @@ def corner_indices(size: int, cells: int) -> Int64[np.ndarray, " g"]:
 LABEL_RULES = {"floor": floor_nearest, "corners": corner_nearest}
 
 
-def feature_grid(view: tuple[int, int]) -> tuple[int, int]:
-    """Return the (h, w) of the stride-4 map of a (height, width) view: ceil(ceil(n / 2) / 2)."""
-    height, width = ((n + 3) // 4 for n in view)
-    return height, width
+def feature_grid(view: tuple[int, int], stride: int) -> tuple[int, int]:
+    """Return the (h, w) of a (height, width) view's feature map, for features of stride 4 or 8.
+
+    DeepLabV3+ halves a size twice, rounded up. In DeepLabV2 the max-pool between two such halvings
+    rounds up what ends beyond the edge, so 368 pixels give 47 cells, not 46 (cagnet §2).
+    """
+    cells = {4: lambda n: (n + 3) // 4, 8: lambda n: 1 + (n + 1) // 8}[stride]
+    return cells(view[0]), cells(view[1])

@@ -25,18 +25,24 @@ def squared_mmd(
     Rounding can make the result of two equal sets slightly negative; see `guarded_root`.
     """
     m, n = len(x), len(y)
-    rows = torch.cat([x, y])
+    sign = torch.cat([x.new_full((m,), 1 / m), x.new_full((n,), -1 / n)])
+    return sign @ gaussian_similarity(torch.cat([x, y]), bandwidths, kernel=kernel) @ sign
+
+
+def gaussian_similarity(
+    rows: Float[Tensor, "n d"], bandwidths: Sequence[float], *, kernel: Kernel = "variance"
+) -> Float[Tensor, "n n"]:
+    """Return the kernel of `squared_mmd` for every pair of rows."""
     norms = rows.square().sum(1)
     distances = (norms[:, None] + norms[None, :] - 2 * rows @ rows.T).clamp(min=0)
     scales = [b if kernel == "variance" else b * b for b in bandwidths]
     similarity = torch.zeros_like(distances)
     for scale in scales:
         similarity = similarity + torch.exp(distances * (-0.5 / scale))
-    sign = torch.cat([x.new_full((m,), 1 / m), x.new_full((n,), -1 / n)])
-    return sign @ similarity @ sign
+    return similarity
 
 
-def guarded_root(x: Float[Tensor, ""]) -> Float[Tensor, ""]:
+def guarded_root(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """Return sqrt(max(x, 1e-12)): finite, with a finite gradient, where the MMD vanishes."""
     return x.clamp(min=1e-12).sqrt()
 

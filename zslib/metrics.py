@@ -10,7 +10,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int64, Integer, UInt8
 
+from zslib.artifacts.schemas import Schema
 from zslib.benchmark import IGNORE_INDEX
+
+CONFUSION = Schema("confusion/1", "evaluate")
 
 AbsentRule = Literal["skip", "zero"]
 """A class with nothing to count leaves the mean (SPNet, CaGNet), or counts as 0 (ZS3Net, JoEm)."""

@@ -8,7 +8,7 @@ refused before the first stage has worked for an hour. Nothing here imports torc
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -126,6 +126,7 @@ class EncoderParams(Section):
 class DeepLabParams(Section):
     """DeepLabV3+ (zs3net §2)."""
 
+    architecture: Literal["deeplab_v3_plus"] = "deeplab_v3_plus"
     encoder: EncoderParams
     output_stride: Literal[8, 16] = 16
     multi_grid: tuple[int, int, int] | None = (1, 2, 4)
@@ -136,6 +137,29 @@ class DeepLabParams(Section):
     feature_channels: int = Field(256, ge=1)
     dropout: tuple[float, float, float] = (0.5, 0.5, 0.1)
     """After the ASPP, after the first and after the second decoder convolution."""
+
+    @property
+    def feature_stride(self) -> int:
+        """Image pixels per cell of the feature map."""
+        return 4
+
+
+class DeepLabV2Params(Section):
+    """DeepLabV2 (cagnet §2)."""
+
+    architecture: Literal["deeplab_v2"] = "deeplab_v2"
+    encoder: EncoderParams
+    rates: tuple[int, int, int, int] = (6, 12, 18, 24)
+    """Dilations of the head's convolutions."""
+    feature_channels: int = Field(600, ge=1)
+
+    @property
+    def feature_stride(self) -> int:
+        """Image pixels per cell of the feature map."""
+        return 8
+
+
+ModelParams = Annotated[DeepLabParams | DeepLabV2Params, Field(discriminator="architecture")]
 
 
 class AugmentationParams(Section):
@@ -158,15 +182,30 @@ class OptimiserParams(Section):
     power: float = Field(0.9, ge=0)
 
 
+class StepDecay(Section):
+    """lr is multiplied by `factor` at step `start`, and every `every` steps after (cagnet §5)."""
+
+    start: int = Field(ge=0)
+    every: int = Field(ge=1)
+    factor: float = Field(gt=0)
+
+
+class SteppedOptimiserParams(OptimiserParams):
+    """An optimiser whose learning rate also falls in steps."""
+
+    decay: StepDecay | None = None
+
+
 class BackboneParams(Section):
     """Training of the seen-only backbone, and of the supervised ceiling."""
 
-    model: DeepLabParams
+    model: ModelParams
     augmentation: AugmentationParams
     optimiser: OptimiserParams
     head_lr_factor: float = Field(10.0, gt=0)
-    """ASPP, decoder and classifier learn this many times faster than the encoder."""
+    """What follows the encoder learns this many times faster than it."""
     frozen_batch_norm: bool = False
+    """Batch norm keeps the statistics and the affine map that it starts with."""
     loss_resolution: Literal["image", "grid"] = "image"
     """Cross-entropy on logits resized to the image, or on the feature grid (cheaper)."""
     divide_loss_by_batch: bool = False
@@ -183,9 +222,17 @@ class FeatureParams(Section):
     """How labels come to the feature grid: as published, or where upsampling puts each cell."""
     rows_per_class: int = Field(128, ge=1)
     """Pixel bank: at most this many feature rows per image and class."""
+    train_maps: int | None = Field(None, ge=1)
+    """Training images whose whole maps are kept, for methods that look at neighbours; null: all."""
     tuning_images: int = Field(200, ge=1)
-    """Training images kept out of the bank's training rows while a free choice is made."""
+    """So many of them are kept out of training while a free choice is made, and judge it."""
     batch_size: int = Field(16, ge=1)
+
+    @model_validator(mode="after")
+    def _tuning_images_have_maps(self) -> "FeatureParams":
+        if self.train_maps is not None and self.train_maps < self.tuning_images:
+            raise ValueError(f"train_maps must be at least tuning_images ({self.tuning_images})")
+        return self
 
 
 class SelectionParams(Section):
@@ -217,8 +264,43 @@ class SpnetParams(Section):
     gammas: list[float] = Field(min_length=1)
 
 
-class GeneratorParams(Section):
-    """ZS3Net's GMMN (zs3net §4.1, §4.2)."""
+Pool = Literal["image", "image_class"]
+"""Whether the most confident pixels are sought among all of an image, or class by class."""
+
+
+class PseudoLabelParams(Section):
+    """Which pixels get a pseudo-label (zs3net §6, cagnet §6)."""
+
+    rule: Literal["share", "rank"]
+    """A share of the pixels classified as unseen, or an unseen class among the first ranks."""
+    pool: Pool = "image"
+    """Of the rule `share`."""
+    candidates: list[float] = Field(min_length=1)
+    """Shares in (0, 1], or ranks from 1 on; chosen on held-out seen classes."""
+
+    @model_validator(mode="after")
+    def _candidates_fit_the_rule(self) -> "PseudoLabelParams":
+        for value in self.candidates:
+            if self.rule == "share" and not 0 < value <= 1:
+                raise ValueError(f"candidates: a share is above 0 and at most 1, not {value:g}")
+            if self.rule == "rank" and (value < 1 or value % 1):
+                raise ValueError(f"candidates: a rank is 1, 2, 3, ..., not {value:g}")
+        return self
+
+
+class SelfTrainingParams(Section):
+    """Self-training of one method: pseudo-labels, and training on them from the cache."""
+
+    labels: PseudoLabelParams
+    training: LinearTraining
+
+
+Convolution = Literal["lazy", "mean", "sum"]
+NodeFeatures = Literal["mean", "seed"]
+
+
+class GmmnParams(Section):
+    """ZS3Net's GMMN: network, loss, and optimiser (zs3net §4.1, §4.2)."""
 
     hidden: int = Field(256, ge=1)
     noise: Literal["gaussian", "uniform"] = "gaussian"
@@ -230,6 +312,11 @@ class GeneratorParams(Section):
     root: bool = True
     rows: int = Field(128, ge=2)
     lr: float = Field(2e-4, gt=0)
+
+
+class GeneratorParams(GmmnParams):
+    """The GMMN trained by itself, on cached features."""
+
     steps: int = Field(ge=1)
 
 
@@ -245,11 +332,37 @@ class ClassifierParams(Section):
     """Candidates for the loss weight of unseen classes; chosen on held-out seen classes."""
 
 
+class GraphBranchParams(Section):
+    """The graph branch of the classifier: cross-entropy on nodes (zs3net §5)."""
+
+    graphs: int = Field(32, ge=1)
+    """Graphs per step."""
+    swapped_share: float = Field(0.5, gt=0, le=1)
+    """Share of them in which one seen node takes an unseen class."""
+    weight: float = Field(0.1, ge=0)
+
+
+class GraphParams(Section):
+    """Graph context, ZS3Net + GC (zs3net §5)."""
+
+    splits: list[str]
+    """Splits that it is run on."""
+    node_features: NodeFeatures = "mean"
+    """Of the whole component, or of its first cell, as released."""
+    convolution: Convolution = "lazy"
+    """How nodes hear of their neighbours; "sum" as released. See `zslib.graphs.propagation`."""
+    generator: GeneratorParams
+    branch: GraphBranchParams
+    official_splits: list[str]
+    """Splits that the released training loop is run on as well, with its graph branch."""
+    official_epochs: int = Field(ge=1)
+    """The released graph context trains longer; all else is as in zs3net.official."""
+
+
 class OfficialParams(Section):
     """ZS3Net's released training loop, leaks and all (zs3net §4)."""
 
-    generator: GeneratorParams
-    """Its `steps` follow from `epochs` and are not used."""
+    generator: GmmnParams
     optimiser: OptimiserParams
     unseen_weight: float = Field(100.0, gt=0)
     epochs: int = Field(ge=1)
@@ -266,6 +379,108 @@ class Zs3netParams(Section):
     generator: GeneratorParams
     classifier: ClassifierParams
     official: OfficialParams
+    graph: GraphParams
+
+
+class CagnetNetworks(Section):
+    """Sizes of CaGNet's networks (cagnet §3, §4)."""
+
+    context_channels: int = Field(256, ge=1)
+    signed_log_variance: bool = True
+    """Whether the latent code's variance may fall below 1; released: a ReLU keeps it above."""
+    generator_hidden: list[int] = Field([1024, 960, 864, 784, 720], min_length=1)
+    generator_dropout: list[float] = [0.1, 0.1, 0.3, 0.5, 0.5]
+    """After each hidden layer of the generator."""
+    shared_hidden: int = Field(1024, ge=1)
+    """Width of the layer that discriminator and classifier share."""
+    shared_dropout: float = Field(0.5, ge=0, lt=1)
+    dummy_class: bool = False
+    """Released: one more output, which no pixel ever has as its label."""
+
+    @model_validator(mode="after")
+    def _one_dropout_per_layer(self) -> "CagnetNetworks":
+        if len(self.generator_dropout) != len(self.generator_hidden):
+            raise ValueError("generator_dropout: give one value per layer of generator_hidden")
+        return self
+
+
+class CagnetObjectives(Section):
+    """CaGNet's losses and their weights (cagnet §4)."""
+
+    adversarial: Literal["lsgan", "l1_sigmoid"] = "lsgan"
+    """Squared errors as in the paper, or absolute ones of a sigmoid, as released."""
+    adversarial_weight: float = Field(1.0, ge=0)
+    reconstruction: Literal["l2", "mmd_class", "mmd_run"] = "l2"
+    """Squared error as in the paper; root of the MMD per class; or per run of a label, as released."""
+    reconstruction_weight: float = Field(50.0, ge=0)
+    reconstruction_reaches_context: bool = True
+    """Whether the contextual module learns to help reconstruction, as in the paper."""
+    kl_weight: float = Field(100.0, ge=0)
+    context_classification_weight: float = Field(0.5, ge=0)
+    """Weight of the cross-entropy for the contextual module."""
+    step_idle: bool = False
+    """Released: a network without a loss takes its optimiser's step, with gradients of zero."""
+
+
+class CagnetPlayers(Section):
+    """How generator, and discriminator with classifier, are trained for some steps (cagnet §5)."""
+
+    steps: int = Field(ge=1)
+    batch_size: int = Field(8, ge=1)
+    """Images per step."""
+    rows: int = Field(ge=2)
+    """At most so many labelled pixels of a batch are used."""
+    generator: SteppedOptimiserParams
+    discriminator: SteppedOptimiserParams
+    """Of discriminator and classifier together."""
+    real_weight: float = Field(ge=0)
+    """Of the classifier's cross-entropy on real features."""
+    fake_weight: float = Field(ge=0)
+    """Of its cross-entropy on features generated for real pixels."""
+
+
+class CagnetStep1(CagnetPlayers):
+    """Joint training of all networks on seen classes (cagnet §5)."""
+
+    networks: CagnetNetworks
+    objectives: CagnetObjectives
+    crop: int = Field(47, ge=1)
+    """Cells: windows of this side are cut from the feature maps."""
+    context: SteppedOptimiserParams
+    train_selector: bool = True
+    """Released: the scale selector keeps its random weights."""
+
+
+class CagnetStep2(CagnetPlayers):
+    """Mixed training: blocks of real steps and blocks of synthetic steps in turn (cagnet §5)."""
+
+    block: int = Field(100, ge=1)
+    synthetic_rows: int = Field(ge=1)
+    synthetic_weight: float = Field(gt=0)
+    """Of the classifier's cross-entropy on features generated for drawn labels."""
+    generator_weight: float = Field(ge=0)
+    """Of the same for the generator."""
+    unseen_boosts: list[float] = Field(min_length=1)
+    """An unseen class is drawn 1 + this as often as a seen one: candidates, chosen among on
+    held-out seen classes."""
+
+
+class CagnetRecipe(Section):
+    """All that decides how CaGNet is trained on cached features."""
+
+    step1: CagnetStep1
+    bank_rows: int = Field(128, ge=1)
+    """Labelled pixels per image that step 2 draws from."""
+    step2: CagnetStep2
+
+
+class CagnetParams(CagnetRecipe):
+    """CaGNet with the paper's losses; `official` has those of the released code."""
+
+    official_splits: list[str]
+    """Splits that are trained with the released code's losses as well."""
+    vectors: VectorRecipe
+    official: CagnetRecipe
 
 
 # --- scoring and machine -------------------------------------------------------------------------
@@ -297,6 +512,10 @@ class ComputeParams(Section):
     """Keep decoded training images in memory."""
     checkpoint_seconds: float = Field(60.0, ge=0)
 
+    def on_one_device(self) -> "ComputeParams":
+        """Return the same, for work that is not shared among processes."""
+        return self.model_copy(update={"devices": 1, "nodes": 1})
+
 
 class Params(Section):
     """params.yaml."""
@@ -312,13 +531,16 @@ class Params(Section):
     selection: SelectionParams
     spnet: SpnetParams
     zs3net: Zs3netParams
+    cagnet: CagnetParams
+    self_training: dict[str, SelfTrainingParams]
+    """By method."""
     evaluate: EvaluateParams
     report: ReportParams
     compute: ComputeParams
 
     @model_validator(mode="after")
     def _references_exist(self) -> "Params":
-        for method in ("spnet", "zs3net"):
+        for method in ("spnet", "zs3net", "cagnet"):
             for name in getattr(self, method).vectors.sources:
                 if name not in self.vectors:
                     raise ValueError(f"{method}.vectors: '{name}' has no entry under vectors")

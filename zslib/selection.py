@@ -1,10 +1,4 @@
-"""Choosing without looking at unseen classes (DESIGN §10).
-
-Every free choice of a clean run is made the same way: hide some seen classes, train as if they were
-the unseen ones, score on training images kept out of that training, average over draws, take the
-best, then train with all seen classes. The backbone has seen the hidden classes, so the scores on
-the way are optimistic; they serve to compare candidates, not to predict a result.
-"""
+"""Choosing by the score on held-out seen classes (DESIGN §10; `zslib.held_out` draws them)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,9 +12,7 @@ from zslib.artifacts.features import DenseMaps
 from zslib.artifacts.maps import LabelMaps
 from zslib.benchmark import Split
 from zslib.classifier import PixelClassifier
-from zslib.errors import InputError
 from zslib.metrics import confusion_matrix, scores
-from zslib.params import SelectionParams
 
 
 @dataclass(frozen=True)
@@ -33,9 +25,14 @@ class Choice:
     held_out: tuple[tuple[int, ...], ...]
 
     @property
+    def best(self) -> int:
+        """Where the candidate with the best mean score stands; the first of equals."""
+        return int(np.argmax(np.mean(self.hiou, axis=0)))
+
+    @property
     def chosen(self) -> float:
-        """The candidate with the best mean score; the first of equals."""
-        return self.candidates[int(np.argmax(np.mean(self.hiou, axis=0)))]
+        """The candidate with the best mean score."""
+        return self.candidates[self.best]
 
     def describe(self, classes: Sequence[str]) -> dict[str, Any]:
         """Return the choice as JSON for an artifact's description."""
@@ -45,28 +42,6 @@ class Choice:
             "held_out": [[classes[c] for c in draw] for draw in self.held_out],
             "chosen": self.chosen,
         }
-
-
-def draw_held_out(split: Split, params: SelectionParams, *, seed: int) -> list[Split]:
-    """Return the split with some seen classes hidden, once per draw; no class is hidden twice.
-
-    Raises:
-        InputError: there are too few seen classes to draw from.
-    """
-    allowed = [
-        c
-        for c in split.seen
-        if params.candidates_from == "all" or split.classes[c] in params.candidates_from
-    ]
-    wanted = params.held_out * params.draws
-    if wanted > len(allowed) or len(split.seen) - params.held_out < 1:
-        raise InputError(
-            f"selection: {params.draws} draws of {params.held_out} classes need {wanted} seen "
-            f"classes, split '{split.name}' has {len(allowed)} to draw from; lower held_out or draws"
-        )
-    order = np.random.default_rng(seed).permutation(allowed).tolist()
-    size = params.held_out
-    return [split.hide(order[start : start + size]) for start in range(0, wanted, size)]
 
 
 def tuning_pairs(

@@ -24,8 +24,7 @@ from zslib.artifacts.features import DenseMaps
 from zslib.artifacts.store import open_arrays, write_arrays
 from zslib.artifacts.weights import load_tensors, save_tensors
 from zslib.errors import InputError
-from zslib.features import Extraction, extract, plan_dense
-from zslib.params import FeatureParams
+from zslib.features import Photographs, extract, plan_dense
 from zslib.training import SingleProcess
 
 KILLS = 20
@@ -49,7 +48,7 @@ def killed_after(seconds: float, target: Callable[..., None], *arguments: object
 def write_forever(write: Callable[..., None], path: Path) -> None:
     for version in range(1, 100_000):
         content = {"x": np.full(ROWS, version), "y": np.full(3, version)}
-        write(path, content, schema="test/1", meta={"version": version})
+        write(path, content, schema=tiny.SCHEMA, meta={"version": version})
 
 
 @pytest.mark.parametrize(
@@ -63,13 +62,13 @@ def test_fault_1_a_killed_writer_leaves_the_old_artifact_or_the_new(
     for _ in range(KILLS):
         assert killed_after(moments.uniform(0.001, 0.06), write_forever, write, path) == -9
         if path.exists():
-            arrays, meta = read(path, schema="test/1")
+            arrays, meta = read(path, schema=tiny.SCHEMA)
             assert len(arrays["x"]) == ROWS
             assert (arrays["x"] == meta["version"]).all()
             assert (arrays["y"] == meta["version"]).all()
             found += 1
     assert found > 0
-    write(path, {"x": np.zeros(1)}, schema="test/1", meta={})
+    write(path, {"x": np.zeros(1)}, schema=tiny.SCHEMA, meta={})
     assert [p.name for p in tmp_path.iterdir()] == ["artifact"], "leftovers of killed writers"
 
 
@@ -110,17 +109,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return tiny.write_images(tmp_path_factory.mktemp("images"), maps)
 
 
-def plan(images: list[Path]) -> Extraction:
-    sizes = [(16, 16)] * len(images)
-    return plan_dense(images, sizes, FeatureParams(short_side=16), meta={"ids": ["a"] * IMAGES})
-
-
 def run_extraction(images: list[Path], out: Path, network: Callable[[Tensor], Tensor]) -> None:
     torch.set_num_threads(1)
+    photographs = Photographs.of(images, [(16, 16)] * IMAGES, short_side=16, stride=4)
     extract(
         network,
-        plan(images),
-        out,
+        photographs,
+        {out: plan_dense(photographs, tiny.image_ids(IMAGES))},
         dimension=3,
         batch_size=2,
         runtime=SingleProcess(),
@@ -304,14 +299,14 @@ def test_fault_3_no_room_is_a_clear_error_and_leaves_the_old_artifact(
     tmp_path: Path, write: Callable[..., None]
 ) -> None:
     path = tmp_path / "artifact"
-    write(path, {"x": np.ones(3)}, schema="test/1", meta={})
+    write(path, {"x": np.ones(3)}, schema=tiny.SCHEMA, meta={})
     old = path.read_bytes()
     refusal = pytest.raises(InputError, match=r"artifact: no room to write it.*MiB free")
     with refusal, files_limited_to(100_000):
-        write(path, BIG, schema="test/1", meta={})
+        write(path, BIG, schema=tiny.SCHEMA, meta={})
     assert path.read_bytes() == old
     assert list(tmp_path.iterdir()) == [path]
-    write(path, BIG, schema="test/1", meta={})
+    write(path, BIG, schema=tiny.SCHEMA, meta={})
 
 
 def full_disk(*_: object) -> None:
@@ -323,7 +318,7 @@ def test_fault_3_a_full_disk_is_noticed_at_allocation_with_the_room_needed(
 ) -> None:
     monkeypatch.setattr(os, "posix_fallocate", full_disk)
     with pytest.raises(InputError, match=r"a\.h5: no room to write it \(2 MiB needed"):
-        write_arrays(tmp_path / "a.h5", BIG, schema="test/1", meta={})
+        write_arrays(tmp_path / "a.h5", BIG, schema=tiny.SCHEMA, meta={})
     assert not list(tmp_path.iterdir())
 
 

@@ -9,6 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
+from zslib.artifacts.features import BANK
+from zslib.artifacts.schemas import Schema
 from zslib.artifacts.store import allocate, open_arrays, write_arrays
 from zslib.artifacts.weights import load_tensors, save_tensors
 from zslib.errors import ArtifactError
@@ -39,14 +41,14 @@ def is_intact(arrays: dict[str, np.ndarray], meta: dict) -> bool:
 def refused_or_intact(read: Read, path: Path) -> bool:
     """Read a damaged file: return whether it was refused; raise what is neither."""
     try:
-        found = read(path, schema="bank/1")
+        found = read(path, schema=BANK)
     except ArtifactError as error:
         message = str(error)
     else:
         message = ""
     if message:
         assert str(path) in message
-        assert "bank" in message.removeprefix(str(path))
+        assert "train_features" in message.removeprefix(str(path))
         return True
     assert is_intact(*found), "damage went unnoticed"
     return False
@@ -55,8 +57,8 @@ def refused_or_intact(read: Read, path: Path) -> bool:
 def flip_bits(write: Callable[..., None], read: Read, folder: Path) -> None:
     """Flip a bit of every seventh byte in turn; write down what went unnoticed."""
     path, unnoticed = folder / "artifact", []
-    write(path, CONTENT, schema="bank/1", meta=META)
-    assert is_intact(*read(path, schema="bank/1"))
+    write(path, CONTENT, schema=BANK, meta=META)
+    assert is_intact(*read(path, schema=BANK))
     sound = path.read_bytes()
     for position in range(0, len(sound), 7):
         damaged = bytearray(sound)
@@ -92,13 +94,15 @@ def test_fault_4_a_flipped_byte_of_an_array_names_the_file(
     tmp_path: Path, write: Callable[..., None], read: Read, array: str
 ) -> None:
     path = tmp_path / "artifact"
-    write(path, CONTENT, schema="bank/1", meta=META)
+    write(path, CONTENT, schema=BANK, meta=META)
     sound = path.read_bytes()
     start = sound.index(CONTENT[array].tobytes())
     path.write_bytes(sound[: start + 5] + bytes([sound[start + 5] ^ 1]) + sound[start + 6 :])
     name = rf"array '{array}'" if read is open_arrays else "content"
-    with pytest.raises(ArtifactError, match=rf"artifact: {name} does not match its checksum.*bank"):
-        read(path, schema="bank/1")
+    with pytest.raises(
+        ArtifactError, match=rf"artifact: {name} does not match its checksum.*train_features"
+    ):
+        read(path, schema=BANK)
 
 
 @FORMATS
@@ -107,7 +111,7 @@ def test_fault_4_an_altered_description_is_noticed(
     tmp_path: Path, write: Callable[..., None], read: Read, word: bytes
 ) -> None:
     path = tmp_path / "artifact"
-    write(path, CONTENT, schema="bank/1", meta=META)
+    write(path, CONTENT, schema=BANK, meta=META)
     sound = path.read_bytes()
     assert word in sound
     path.write_bytes(sound.replace(word, word[::-1]))
@@ -119,7 +123,7 @@ def test_fault_5_truncated_anywhere_is_refused(
     tmp_path: Path, write: Callable[..., None], read: Read
 ) -> None:
     path = tmp_path / "artifact"
-    write(path, CONTENT, schema="bank/1", meta=META)
+    write(path, CONTENT, schema=BANK, meta=META)
     sound = path.read_bytes()
     for length in [0, 1, 7, 8, 100, len(sound) // 2, len(sound) - 1]:
         path.write_bytes(sound[:length])
@@ -143,22 +147,22 @@ def test_fault_5_a_missing_or_foreign_file_is_refused(
 def test_fault_6_another_schema_names_both_and_the_stage(
     tmp_path: Path, write: Callable[..., None], read: Read, schema: str
 ) -> None:
-    write(tmp_path / "artifact", CONTENT, schema=schema, meta=META)
+    write(tmp_path / "artifact", CONTENT, schema=Schema(schema, "other"), meta=META)
     with pytest.raises(
-        ArtifactError, match=rf"artifact: holds '{schema}', not 'bank/1'.*stage.*bank"
+        ArtifactError, match=rf"artifact: holds '{schema}', not 'bank/1'.*stage.*train_features"
     ):
-        read(tmp_path / "artifact", schema="bank/1")
+        read(tmp_path / "artifact", schema=BANK)
 
 
 def test_fault_6_an_unfinished_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bank.h5"
     allocate(path, {"x": ((3,), np.dtype(np.uint8))})
     assert refused_or_intact(open_arrays, path)
-    write_arrays(path, CONTENT, schema="bank/1", meta=META)
+    write_arrays(path, CONTENT, schema=BANK, meta=META)
     with h5py.File(path, "r+") as file:
         del file.attrs["complete"]
-    with pytest.raises(ArtifactError, match=r"bank\.h5: was never completed.*bank"):
-        open_arrays(path, schema="bank/1")
+    with pytest.raises(ArtifactError, match=r"bank\.h5: was never completed.*train_features"):
+        open_arrays(path, schema=BANK)
 
 
 @pytest.mark.parametrize(

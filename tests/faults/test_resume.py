@@ -22,7 +22,7 @@ from zslib.training import Checkpoint, SingleProcess, TrainState, build_optimise
 
 ARTIFACTS = (
     *("extracted.h5", "bank.h5", "tuning.h5", "labels.h5"),
-    *("spnet", "generator", "zs3net"),
+    *("spnet", "generator", "zs3net/classifier.safetensors", "zs3net/held_out/0.safetensors"),
 )
 
 

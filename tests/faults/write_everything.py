@@ -6,7 +6,7 @@ from pathlib import Path
 from tests import tiny
 from zslib.artifacts.features import DenseMaps, PixelBank
 from zslib.artifacts.maps import open_labels
-from zslib.features import extract, plan_bank
+from zslib.features import Photographs, extract, plan_bank
 from zslib.methods import spnet
 from zslib.methods.zs3net import classifier as zs3net_classifier
 from zslib.methods.zs3net.generator import fit_generators, save_generators
@@ -27,10 +27,11 @@ def write_everything(folder: Path) -> None:
     meta = {"labels": tiny.SPLIT.describe(), "ids": list(tiny.image_ids(8))}
     params = FeatureParams(short_side=32, rows_per_class=5)
     images = tiny.write_images(folder / "images", maps)
+    photographs = Photographs.of(images, [(32, 32)] * 8, short_side=32, stride=4)
     extract(
         lambda batch: batch[:, :, ::4, ::4].float() / 255,
-        plan_bank(images, [(32, 32)] * 8, maps, params, seed=0, meta=meta),
-        folder / "extracted.h5",
+        photographs,
+        {folder / "extracted.h5": plan_bank(photographs, maps, params, seed=0, meta=meta)},
         dimension=3,
         batch_size=3,
         runtime=SingleProcess(),

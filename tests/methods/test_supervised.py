@@ -11,7 +11,7 @@ from torch import nn
 from tests import tiny
 from tests.methods.tester import BaseMethodTester, World
 from zslib.backbones.deeplab import DeepLabV3Plus
-from zslib.backbones.trained import Backbone
+from zslib.backbones.trained import Backbone, build_network
 from zslib.benchmark import ALL_SEEN, Split
 from zslib.classifier import PixelClassifier
 from zslib.errors import InputError
@@ -72,13 +72,32 @@ class TestSupervised(BaseMethodTester):
         assert torch.equal(PixelClassifier.load(tmp_path / "c.safetensors").weight, fitted.weight)
 
 
-def test_frozen_batch_norm_keeps_its_statistics(world: World) -> None:
-    backbone = fit(world, seed=0, change={"frozen_batch_norm": True, "epochs": 1})
-    norms = [m for m in backbone.network.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert all(torch.equal(m.running_mean, torch.zeros_like(m.running_mean)) for m in norms)
-    moving = fit(world, seed=0, change={"epochs": 1})
-    norms = [m for m in moving.network.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert not any(torch.equal(m.running_mean, torch.zeros_like(m.running_mean)) for m in norms)
+def test_frozen_batch_norm_neither_counts_nor_learns(world: World) -> None:
+    """cagnet §2: always in eval mode, and its affine map is not optimised."""
+    frozen, moving = (
+        batch_norm_state(fit(world, seed=0, change={"frozen_batch_norm": on, "epochs": 1}))
+        for on in (True, False)
+    )
+    torch.manual_seed(0)
+    fresh = batch_norm_state(Backbone(build_network(tiny.deeplab(), 9), tiny.deeplab(), tiny.SPLIT))
+    assert all(torch.equal(frozen[name], fresh[name]) for name in fresh)
+    assert not any(torch.equal(moving[name], fresh[name]) for name in fresh)
+
+
+def batch_norm_state(backbone: Backbone) -> dict[str, torch.Tensor]:
+    return {
+        f"{name}.{key}": tensor
+        for name, module in backbone.network.named_modules()
+        if isinstance(module, nn.BatchNorm2d)
+        for key, tensor in module.state_dict().items()
+    }
+
+
+def test_deeplab_v2_learns(world: World) -> None:
+    curves = tiny.RecordedCurves()
+    fit(world, seed=0, curves=curves, change={"model": tiny.deeplab_v2(), "epochs": 10})
+    losses = curves.series("loss")
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
 
 
 def test_dividing_the_loss_by_the_batch_equals_a_rate_divided_by_it(world: World) -> None:

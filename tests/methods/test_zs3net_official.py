@@ -14,14 +14,14 @@ from zslib.methods.zs3net.generator import Generator
 from zslib.params import (
     AugmentationParams,
     EncoderParams,
-    GeneratorParams,
+    GmmnParams,
     OfficialParams,
     OptimiserParams,
 )
 
 ENCODER = EncoderParams(name="test_resnet")
 PARAMS = OfficialParams(
-    generator=GeneratorParams(hidden=16, noise="uniform", noise_dimension=4, rows=8, steps=1),
+    generator=GmmnParams(hidden=16, noise="uniform", noise_dimension=4, rows=8),
     optimiser=OptimiserParams(name="sgd", lr=0.07, weight_decay=5e-4),
     epochs=12,
     batch_size=4,

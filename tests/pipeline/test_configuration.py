@@ -31,8 +31,23 @@ def test_params_yaml_is_the_default_composition(project: Path, tmp_path: Path) -
 def test_each_benchmark_is_complete_with_each_recipe(
     benchmark: str, recipe: str, tmp_path: Path
 ) -> None:
+    assert_complete(tmp_path / "params.yaml", f"benchmark={benchmark}", f"recipe={recipe}")
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "model"), [*itertools.product(names("benchmark"), names("model"))]
+)
+def test_each_benchmark_is_complete_with_each_model(
+    benchmark: str, model: str, tmp_path: Path
+) -> None:
     path = tmp_path / "params.yaml"
-    compose(path, f"benchmark={benchmark}", f"recipe={recipe}")
+    assert_complete(path, f"benchmark={benchmark}", f"model={model}")
+    written = yaml.safe_load((CONF / "model" / f"{model}.yaml").read_text())["backbone"]["model"]
+    assert load_params(path).backbone.model.model_dump(mode="json") == written
+
+
+def assert_complete(path: Path, *overrides: str) -> None:
+    compose(path, *overrides)
     params = load_params(path)
     assert params.splits
     # DVC tracks no default of zslib/params.py, so none may be in force.

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from tests import tiny
 from zslib.artifacts import publish
 from zslib.artifacts.features import DenseMaps, PixelBank
-from zslib.artifacts.maps import open_label_maps, write_label_maps
+from zslib.artifacts.maps import LABELS, open_label_maps, write_label_maps
 from zslib.artifacts.store import open_arrays, write_arrays
 from zslib.artifacts.weights import load_tensors, save_tensors
 from zslib.errors import ArtifactError
@@ -46,8 +46,8 @@ def assert_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) 
 def test_arrays_come_back_as_they_went(
     tmp_path: Path, content: dict[str, np.ndarray], meta: dict[str, object]
 ) -> None:
-    write_arrays(tmp_path / "a.h5", content, schema="test/1", meta=meta)
-    found, found_meta = open_arrays(tmp_path / "a.h5", schema="test/1")
+    write_arrays(tmp_path / "a.h5", content, schema=tiny.SCHEMA, meta=meta)
+    found, found_meta = open_arrays(tmp_path / "a.h5", schema=tiny.SCHEMA)
     assert_equal(found, content)
     assert found_meta == meta
 
@@ -57,8 +57,8 @@ def test_arrays_come_back_as_they_went(
 def test_tensors_come_back_as_they_went(
     tmp_path: Path, content: dict[str, np.ndarray], meta: dict[str, object]
 ) -> None:
-    save_tensors(tmp_path / "a.safetensors", content, schema="test/1", meta=meta)
-    found, found_meta = load_tensors(tmp_path / "a.safetensors", schema="test/1")
+    save_tensors(tmp_path / "a.safetensors", content, schema=tiny.SCHEMA, meta=meta)
+    found, found_meta = load_tensors(tmp_path / "a.safetensors", schema=tiny.SCHEMA)
     assert_equal(found, content)
     assert found_meta == meta
 
@@ -67,20 +67,20 @@ def test_tensors_come_back_as_they_went(
 def test_the_same_content_gives_the_same_bytes(tmp_path: Path, write: object) -> None:
     content = {"b": np.arange(6.0), "a": np.arange(4, dtype=np.uint8).reshape(2, 2)}
     for name in ("one", "two"):
-        write(tmp_path / name, content, schema="test/1", meta={"y": 1, "x": [2]})
+        write(tmp_path / name, content, schema=tiny.SCHEMA, meta={"y": 1, "x": [2]})
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 def test_the_order_of_names_does_not_change_the_bytes_of_tensors(tmp_path: Path) -> None:
     a, b = np.zeros(3), np.ones(2)
-    save_tensors(tmp_path / "one", {"a": a, "b": b}, schema="test/1", meta={"x": 1, "y": 2})
-    save_tensors(tmp_path / "two", {"b": b, "a": a}, schema="test/1", meta={"y": 2, "x": 1})
+    save_tensors(tmp_path / "one", {"a": a, "b": b}, schema=tiny.SCHEMA, meta={"x": 1, "y": 2})
+    save_tensors(tmp_path / "two", {"b": b, "a": a}, schema=tiny.SCHEMA, meta={"y": 2, "x": 1})
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 def test_opened_arrays_are_memory_maps_that_cannot_be_written(tmp_path: Path) -> None:
-    write_arrays(tmp_path / "a.h5", {"x": np.zeros(4)}, schema="test/1", meta={})
-    array = open_arrays(tmp_path / "a.h5", schema="test/1")[0]["x"]
+    write_arrays(tmp_path / "a.h5", {"x": np.zeros(4)}, schema=tiny.SCHEMA, meta={})
+    array = open_arrays(tmp_path / "a.h5", schema=tiny.SCHEMA)[0]["x"]
     assert isinstance(array, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         array[0] = 1
@@ -155,8 +155,8 @@ def test_label_maps_of_any_sizes_come_back_by_position(
 ) -> None:
     ids = [f"id{index}" for index in range(len(maps))]
     meta = {"classes": ["a", "b"], "split": "s"}
-    write_label_maps(tmp_path / "maps.h5", ids, maps, schema="labels/1", meta=meta)
-    found = open_label_maps(tmp_path / "maps.h5", schema="labels/1")
+    write_label_maps(tmp_path / "maps.h5", ids, maps, schema=LABELS, meta=meta)
+    found = open_label_maps(tmp_path / "maps.h5", schema=LABELS)
     assert found.ids == tuple(ids)
     assert found.classes == ("a", "b")
     assert len(found) == len(maps)

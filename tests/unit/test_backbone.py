@@ -1,4 +1,4 @@
-"""DeepLabV3+ as zs3net §2 builds it, and its artifact (oracles 7 and 10)."""
+"""DeepLabV3+ as zs3net §2 builds it (oracles 7 and 10), DeepLabV2 as cagnet §2 does, and artifacts."""
 
 from pathlib import Path
 
@@ -9,13 +9,16 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tests import tiny
-from zslib.backbones.deeplab import DeepLabV3Plus, build_encoder, resize
-from zslib.backbones.trained import Backbone
+from zslib.backbones.deeplab import DeepLabV3Plus
+from zslib.backbones.deeplab_v2 import DeepLabV2
+from zslib.backbones.encoder import build_encoder
+from zslib.backbones.network import SegmentationNetwork, resize
+from zslib.backbones.trained import Backbone, build_network
 from zslib.errors import InputError
 from zslib.grids import feature_grid
 from zslib.methods.supervised import own_classifier
 from zslib.methods.zs3net.generator import Generator
-from zslib.params import DeepLabParams, EncoderParams, GeneratorParams
+from zslib.params import DeepLabParams, DeepLabV2Params, EncoderParams, GmmnParams, ModelParams
 from zslib.training import SingleProcess
 
 
@@ -52,7 +55,7 @@ def test_zs3net_oracle_10_parameters_at_60_classes() -> None:
 
 
 def test_zs3net_oracle_10_parameters_of_the_generator() -> None:
-    assert count(Generator(300, 256, GeneratorParams(steps=1))) == 219_648
+    assert count(Generator(300, 256, GmmnParams())) == 219_648
 
 
 def test_zs3net_section_2_multi_grid_dilates_the_last_stage_by_2_4_8(
@@ -77,16 +80,9 @@ def test_zs3net_oracle_7_grids_of_a_416x312_view(small: DeepLabV3Plus) -> None:
         features = small.features(image)
         logits = small(image)
     assert high.shape[-2:] == (20, 26)
-    assert low.shape[-2:] == features.shape[-2:] == feature_grid((312, 416)) == (78, 104)
+    assert low.shape[-2:] == features.shape[-2:] == feature_grid((312, 416), 4) == (78, 104)
     assert logits.shape == (1, 9, 312, 416)
     assert (features >= 0).all()
-
-
-@pytest.mark.parametrize("side", [32, 33, 35, 37])
-def test_feature_grid_is_the_networks(small: DeepLabV3Plus, side: int) -> None:
-    with torch.inference_mode():
-        found = small.features(torch.rand(1, 3, side, side + 1)).shape[-2:]
-    assert found == feature_grid((side, side + 1))
 
 
 def test_zs3net_oracle_7_resizing_aligns_corners() -> None:
@@ -94,11 +90,106 @@ def test_zs3net_oracle_7_resizing_aligns_corners() -> None:
     assert resize(line, (1, 5)).flatten().tolist() == [1, 1.5, 2, 2.5, 3]
 
 
-def test_head_and_encoder_parameters_share_out_the_network(small: DeepLabV3Plus) -> None:
-    encoder = set(map(id, small.encoder.parameters()))
-    head = set(map(id, small.head_parameters()))
+# --- DeepLabV2 -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def published_v2() -> DeepLabV2:
+    with torch.device("meta"):
+        return DeepLabV2(DeepLabV2Params(encoder=EncoderParams(name="resnet101")), 21)
+
+
+@pytest.fixture(scope="module")
+def small_v2() -> DeepLabV2:
+    torch.manual_seed(0)
+    return DeepLabV2(tiny.deeplab_v2(), 9).eval()
+
+
+def test_cagnet_section_2_parameters(published_v2: DeepLabV2) -> None:
+    layers = list(published_v2.encoder.modules())
+    assert sum(count(m) for m in layers if isinstance(m, nn.Conv2d)) == 42_394_816
+    assert sum(count(m) for m in layers if isinstance(m, nn.BatchNorm2d)) == 105_344
+    assert count(published_v2.encoder) == 42_394_816 + 105_344
+    assert count(published_v2.head) == 44_239_200
+
+
+def test_cagnet_section_2_strides_and_dilations(published_v2: DeepLabV2) -> None:
+    depths, found = [], []
+    for stage in ("layer1", "layer2", "layer3", "layer4"):
+        blocks = list(published_v2.encoder.get_submodule(stage).children())
+        depths.append(len(blocks))
+        found.append((blocks[0].conv2.stride[0], {block.conv2.dilation for block in blocks}))
+    assert depths == [3, 4, 23, 3]
+    assert found == [(1, {(1, 1)}), (2, {(1, 1)}), (1, {(2, 2)}), (1, {(4, 4)})]
+    assert [branch.dilation[0] for branch in published_v2.head.branches] == [6, 12, 18, 24]
+
+
+@pytest.mark.parametrize(
+    ("side", "cells"),
+    [(513, 65), (368, 47), (376, 48), (328, 42), (184, 24), (276, 35), (257, 33)],
+)
+def test_cagnet_section_2_grids(published_v2: DeepLabV2, side: int, cells: int) -> None:
+    features = published_v2.features(torch.empty(1, 3, side, side, device="meta"))
+    assert features.shape == (1, 600, cells, cells)
+    assert feature_grid((side, side), 8) == (cells, cells)
+
+
+def test_the_feature_of_deeplab_v2_is_the_unbounded_sum_of_its_branches(
+    small_v2: DeepLabV2,
+) -> None:
+    image = torch.rand(1, 3, 48, 64)
+    with torch.inference_mode():
+        _, last = small_v2.encoder(image)
+        features = small_v2.features(image)
+        expected = sum(branch(last) for branch in small_v2.head.branches)
+        logits = small_v2(image)
+    torch.testing.assert_close(features, expected)
+    assert features.min() < 0 < features.max()
+    assert logits.shape == (1, 9, 48, 64)
+
+
+def test_cagnet_addition_o1_head_is_he_normal(small_v2: DeepLabV2) -> None:
+    for branch in small_v2.head.branches:
+        wanted = (2 / branch.weight[0].numel()) ** 0.5
+        assert branch.weight.std().item() == pytest.approx(wanted, rel=0.05)
+        assert torch.equal(branch.bias, torch.zeros_like(branch.bias))
+
+
+def test_an_encoder_without_residual_stages_is_refused() -> None:
+    params = tiny.deeplab_v2().model_copy(
+        update={"encoder": EncoderParams(name="mobilenetv3_small_050")}
+    )
+    with pytest.raises(
+        InputError, match=r"backbone\.model\.encoder\.name: 'mobilenetv3_small_050' is no"
+    ):
+        DeepLabV2(params, 9)
+
+
+# --- every architecture --------------------------------------------------------------------------
+
+BOTH = pytest.mark.parametrize(
+    "params", [tiny.deeplab(), tiny.deeplab_v2()], ids=lambda params: params.architecture
+)
+
+
+@BOTH
+def test_feature_grid_is_the_networks(params: ModelParams) -> None:
+    network = build_network(params, 9).eval()
+    sides = range(32, 49)
+    with torch.inference_mode():
+        found = [network.features(torch.rand(1, 3, s, s + 1)).shape[-2:] for s in sides]
+    assert found == [feature_grid((s, s + 1), params.feature_stride) for s in sides]
+
+
+@BOTH
+def test_head_and_encoder_parameters_share_out_the_network(params: ModelParams) -> None:
+    network = build_network(params, 9)
+    encoder = set(map(id, network.encoder.parameters()))
+    head = set(map(id, network.head_parameters()))
+    assert encoder
+    assert head
     assert not encoder & head
-    assert encoder | head == set(map(id, small.parameters()))
+    assert encoder | head == set(map(id, network.parameters()))
 
 
 # --- the generator's forward pass ----------------------------------------------------------------
@@ -110,7 +201,7 @@ def test_head_and_encoder_parameters_share_out_the_network(small: DeepLabV3Plus)
 def test_zs3net_oracle_9_generator_forward(
     embedding: tuple[float, ...], noise: float, expected: float
 ) -> None:
-    params = GeneratorParams(steps=1, hidden=2, noise_dimension=1, dropout=0.0)
+    params = GmmnParams(hidden=2, noise_dimension=1, dropout=0.0)
     generator = Generator(2, 1, params)
     first, second = (layer for layer in generator.layers if isinstance(layer, nn.Linear))
     first.weight.data = torch.tensor([[1, -1, 0.5], [0, 2, -1]])
@@ -127,7 +218,7 @@ def test_zs3net_oracle_9_generator_forward(
 def test_zs3net_section_4_noise(
     noise: str, low: float, high: float, mean: float, std: float
 ) -> None:
-    params = GeneratorParams(steps=1, hidden=2, noise_dimension=300, noise=noise)
+    params = GmmnParams(hidden=2, noise_dimension=300, noise=noise)
     seen: list[torch.Tensor] = []
     generator = Generator(2, 1, params)
     generator.layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -143,50 +234,52 @@ def test_zs3net_section_4_noise(
 # --- artifact and weights ------------------------------------------------------------------------
 
 
-def test_a_saved_network_computes_the_same_features(tmp_path: Path, small: DeepLabV3Plus) -> None:
-    saved = Backbone(small, tiny.deeplab(), tiny.SPLIT)
+@BOTH
+def test_a_saved_network_computes_the_same_features(tmp_path: Path, params: ModelParams) -> None:
+    network: SegmentationNetwork = build_network(params, 9).eval()
+    saved = Backbone(network, params, tiny.SPLIT)
     saved.save(tmp_path / "n.safetensors")
     found = Backbone.load(tmp_path / "n.safetensors")
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     runtime = SingleProcess()
     assert torch.equal(found.features_of(runtime)(images), saved.features_of(runtime)(images))
-    assert (found.params, found.split) == (tiny.deeplab(), tiny.SPLIT)
+    assert (found.params, found.split) == (params, tiny.SPLIT)
     last = own_classifier(found)
-    np.testing.assert_array_equal(last.weight, small.classifier.weight.data[..., 0, 0])
-    np.testing.assert_array_equal(last.bias, small.classifier.bias.data)
+    np.testing.assert_array_equal(last.weight, network.classifier.weight.data[..., 0, 0])
+    np.testing.assert_array_equal(last.bias, network.classifier.bias.data)
 
 
-def with_weights(path: Path) -> DeepLabParams:
-    encoder = EncoderParams(name="test_resnet", weights=[str(path)])
-    return tiny.deeplab().model_copy(update={"encoder": encoder})
+def encoder(*, weights: Path | None = None) -> nn.Module:
+    params = EncoderParams(name="test_resnet", weights=[str(weights)] if weights else "none")
+    return build_encoder(params, output_stride=16, pretrained=True)
 
 
 def test_encoder_weights_fill_every_tensor(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    source = build_encoder(tiny.deeplab(), pretrained=False)
+    source = encoder()
     state = {f"encoder.{name}": tensor for name, tensor in source.state_dict().items()}
     save_file(state | {"classifier.weight": torch.zeros(2)}, tmp_path / "w.safetensors")
-    loaded = build_encoder(with_weights(tmp_path / "w.safetensors"), pretrained=True)
+    loaded = encoder(weights=tmp_path / "w.safetensors")
     for name, tensor in loaded.state_dict().items():
         assert torch.equal(tensor, source.state_dict()[name]), name
 
 
 def test_encoder_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    state = build_encoder(tiny.deeplab(), pretrained=False).state_dict()
+    state = encoder().state_dict()
     file = tmp_path / "w.safetensors"
     first = next(iter(state))
 
     save_file({n: t for n, t in state.items() if n != first}, file)
     with pytest.raises(InputError, match=rf"lack 1 of .*'{first}'"):
-        build_encoder(with_weights(file), pretrained=True)
+        encoder(weights=file)
 
     save_file(state | {first: torch.zeros(1)}, file)
     with pytest.raises(InputError, match=rf"'{first}' has shape \(1,\)"):
-        build_encoder(with_weights(file), pretrained=True)
+        encoder(weights=file)
 
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(InputError, match=r"w\.safetensors: encoder weights cannot be read"):
-        build_encoder(with_weights(file), pretrained=True)
+        encoder(weights=file)
 
 
 @pytest.mark.parametrize(
@@ -201,4 +294,4 @@ def test_impossible_networks_are_refused_in_one_line(
 ) -> None:
     params = tiny.deeplab().model_copy(update=change)
     with pytest.raises(InputError, match=message):
-        build_encoder(params, pretrained=False)
+        DeepLabV3Plus(params, 9)

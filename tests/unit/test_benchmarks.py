@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import NAMES, __main__, confusion, extraction, generator, sampling
+from benchmarks import (
+    NAMES,
+    __main__,
+    confusion,
+    extraction,
+    generator,
+    graphs,
+    pseudo_labels,
+    sampling,
+)
 from benchmarks.measure import Goal, Result, run_in_own_process, time_side_by_side
 from tests import tiny
 
@@ -124,6 +133,36 @@ def test_extraction():
     before, after = result.notes.values()
     assert 0 < before <= after
     assert "90 %" in result.table()
+
+
+def test_graphs():
+    (result,) = graphs.measure(side=12, objects=2, repeats=2)
+    assert_complete(result, repeats=2)
+    assert len(contestants(result)) == 3
+
+
+def test_graphs_that_differ_are_refused():
+    ways = {"right": graphs.ours, "wrong": lambda label_map: (graphs.ours(label_map)[0], set())}
+    with pytest.raises(AssertionError):
+        graphs.refuse_disagreement(ways, np.eye(3, dtype=np.uint8))
+
+
+def test_pseudo_labels():
+    results = pseudo_labels.measure(width=24, height=20, classes=5, unseen=2, repeats=2)
+    assert [len(contestants(result)) for result in results] == [3, 3]
+    for result in results:
+        assert_complete(result, repeats=2)
+        assert "zslib" in contestants(result)
+
+
+def test_every_way_to_choose_pixels_is_checked_against_the_others():
+    logits = pseudo_labels.draw_logits(5, 20, 24, np.random.default_rng(0))
+    ways = pseudo_labels.ways_to_rank((3, 4))
+    pseudo_labels.refuse_disagreement(ways, logits)
+    with pytest.raises(AssertionError):
+        pseudo_labels.refuse_disagreement(
+            ways | {"wrong": lambda given: [given.argmin(0).numpy()] * 3}, logits
+        )
 
 
 # --- the command ---------------------------------------------------------------------------------

@@ -110,6 +110,18 @@ def test_leaderboard_averages_over_seeds(folder: Path) -> None:
     assert "50.0 ± 14.1" in result.output
 
 
+def test_leaderboard_says_how_many_seeds_each_row_has(folder: Path) -> None:
+    for seed in range(3):
+        rows = [{**ROW, "seed": seed}]
+        if seed != 1:
+            rows.append({**ROW, "seed": seed, "method": "cagnet+st", "setting": "transductive"})
+        (folder / f"{seed}.csv").write_text(to_csv(rows))
+    result = invoke("leaderboard", "0.csv", "1.csv", "2.csv")
+    assert result.exit_code == 0, result.output
+    assert "| spnet | clean | inductive | 3 |" in result.output
+    assert "| cagnet+st | clean | transductive | 2 of 3 |" in result.output
+
+
 def test_leaderboard_refuses_a_run_given_twice(folder: Path) -> None:
     (folder / "board.csv").write_text(to_csv([ROW]))
     result = invoke("leaderboard", "board.csv", "board.csv")

@@ -9,8 +9,7 @@ import torch
 
 from tests import tiny
 from zslib.artifacts.features import DenseMaps
-from zslib.artifacts.maps import open_label_maps, open_labels
-from zslib.artifacts.schemas import CONFUSION, PREDICTIONS
+from zslib.artifacts.maps import PREDICTIONS, open_label_maps, open_labels
 from zslib.artifacts.store import open_arrays
 from zslib.benchmark import Split
 from zslib.classifier import PixelClassifier
@@ -21,7 +20,7 @@ from zslib.evaluation import (
     evaluate,
     save,
 )
-from zslib.metrics import confusion_matrix
+from zslib.metrics import CONFUSION, confusion_matrix
 from zslib.params import EvaluateParams
 
 PARAMS = EvaluateParams(bootstrap=20)

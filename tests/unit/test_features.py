@@ -12,9 +12,17 @@ from torch import Tensor
 
 from tests import tiny
 from zslib.artifacts.features import DenseMaps, PixelBank
-from zslib.backbones.deeplab import Normalise
+from zslib.backbones.network import Normalise
 from zslib.datasets.views import size_with_short_side
-from zslib.features import extract, plan_bank, plan_dense, sample_rows, tuning_sample
+from zslib.features import (
+    Photographs,
+    Plan,
+    extract,
+    plan_bank,
+    plan_dense,
+    sample_ids,
+    sample_rows,
+)
 from zslib.grids import corner_nearest, feature_grid, floor_nearest
 from zslib.params import FeatureParams
 from zslib.sampling import ClassRows, NaturalRows
@@ -62,12 +70,12 @@ def test_zs3net_oracle_7_view_and_grid_of_500x375(
 ) -> None:
     width, height = size_with_short_side((500, 375), short)
     assert (width, height) == view
-    assert feature_grid((height, width)) == grid
+    assert feature_grid((height, width), 4) == grid
 
 
 @pytest.mark.parametrize(("size", "cells"), [(312, 78), (513, 129), (375, 94), (500, 125)])
 def test_zs3net_section_10_feature_grid(size: int, cells: int) -> None:
-    assert feature_grid((size, size)) == (cells, cells)
+    assert feature_grid((size, size), 4) == (cells, cells)
 
 
 @relaxed
@@ -153,14 +161,15 @@ def test_class_rows_reach_every_row_of_a_class() -> None:
     assert set(rows.draw(2, 200, np.random.default_rng(0)).tolist()) == {0, 2, 4}
 
 
-def test_tuning_sample_is_seeded_in_order_and_at_most_all() -> None:
+def test_a_sample_of_ids_is_seeded_in_order_at_most_all_and_part_of_a_larger_one() -> None:
     ids = tiny.image_ids(20)
-    sample = tuning_sample(ids, 5, seed=1)
+    sample = sample_ids(ids, 5, seed=1)
     assert len(sample) == 5
     assert list(sample) == sorted(sample)
-    assert sample == tuning_sample(ids, 5, seed=1)
-    assert sample != tuning_sample(ids, 5, seed=2)
-    assert tuning_sample(ids, 50, seed=1) == ids
+    assert sample == sample_ids(ids, 5, seed=1)
+    assert sample != sample_ids(ids, 5, seed=2)
+    assert set(sample) < set(sample_ids(ids, 9, seed=1))
+    assert sample_ids(ids, 50, seed=1) == ids
 
 
 # --- extraction ----------------------------------------------------------------------------------
@@ -175,18 +184,31 @@ def mean_colours(images: Tensor) -> Tensor:
     return torch.nn.functional.avg_pool2d(images.float(), 4, ceil_mode=True) / 255
 
 
+IDS = tiny.image_ids(len(SIZES))
+KEPT = (IDS[0], IDS[3], IDS[4])
+DESCRIBED = {"ids": list(IDS), "labels": tiny.SPLIT.describe()}
+
+
 @pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[np.ndarray]]:
+def label_maps() -> list[np.ndarray]:
     rng = np.random.default_rng(0)
-    maps = [rng.choice([0, 1, 255], (h, w)).astype(np.uint8) for w, h in SIZES]
-    return tiny.write_images(tmp_path_factory.mktemp("images"), maps), maps
+    return [rng.choice([0, 1, 255], (h, w)).astype(np.uint8) for w, h in SIZES]
 
 
-def run(plan: object, out: Path, *, batch_size: int = 2) -> None:
+@pytest.fixture(scope="module")
+def photographs(
+    tmp_path_factory: pytest.TempPathFactory, label_maps: list[np.ndarray]
+) -> Photographs:
+    paths = tiny.write_images(tmp_path_factory.mktemp("images"), label_maps)
+    return Photographs.of(paths, SIZES, short_side=PARAMS.short_side, stride=4)
+
+
+def run(photographs: Photographs, plans: dict[Path, Plan], *, batch_size: int = 2) -> None:
+    out = next(iter(plans))
     extract(
         mean_colours,
-        plan,
-        out,
+        photographs,
+        plans,
         dimension=3,
         batch_size=batch_size,
         runtime=SingleProcess(),
@@ -196,36 +218,48 @@ def run(plan: object, out: Path, *, batch_size: int = 2) -> None:
 
 @pytest.fixture(scope="module")
 def extracted(
-    tmp_path_factory: pytest.TempPathFactory, photographs: tuple[list[Path], list[np.ndarray]]
-) -> tuple[DenseMaps, PixelBank]:
+    tmp_path_factory: pytest.TempPathFactory,
+    photographs: Photographs,
+    label_maps: list[np.ndarray],
+) -> tuple[DenseMaps, PixelBank, DenseMaps]:
+    """All maps, a bank, and some of the maps: three files of one pass."""
     folder = tmp_path_factory.mktemp("extracted")
-    images, maps = photographs
-    ids = list(tiny.image_ids(len(SIZES)))
-    run(plan_dense(images, SIZES, PARAMS, meta={"ids": ids}), folder / "dense.h5")
-    meta = {"ids": ids, "labels": tiny.SPLIT.describe()}
-    plan = plan_bank(images, SIZES, maps, PARAMS, seed=4, meta=meta)
-    run(plan, folder / "bank.h5")
-    return DenseMaps.open(folder / "dense.h5"), PixelBank.open(folder / "bank.h5")
+    plans = {
+        folder / "dense.h5": plan_dense(photographs, IDS),
+        folder / "bank.h5": plan_bank(photographs, label_maps, PARAMS, seed=4, meta=DESCRIBED),
+        folder / "some.h5": plan_dense(
+            photographs, IDS, kept=KEPT, meta={"tuning": [KEPT[2], KEPT[0]]}
+        ),
+    }
+    run(photographs, plans)
+    return (
+        DenseMaps.open(folder / "dense.h5"),
+        PixelBank.open(folder / "bank.h5"),
+        DenseMaps.open(folder / "some.h5"),
+    )
+
+
+Extracted = tuple[DenseMaps, PixelBank, DenseMaps]
 
 
 def test_dense_maps_are_the_network_on_each_view(
-    extracted: tuple[DenseMaps, PixelBank], photographs: tuple[list[Path], list[np.ndarray]]
+    extracted: Extracted, photographs: Photographs
 ) -> None:
     from PIL import Image
 
-    dense, _ = extracted
-    assert dense.grids.tolist() == [list(feature_grid((v[0], v[1]))) for v in dense.meta["views"]]
-    for path, view, found in zip(photographs[0], dense.meta["views"], dense, strict=True):
+    dense, _, _ = extracted
+    assert dense.grids.tolist() == [list(feature_grid((h, w), 4)) for h, w in dense.meta["views"]]
+    for path, view, found in zip(photographs.paths, dense.meta["views"], dense, strict=True):
         image = Image.open(path).resize((view[1], view[0]), Image.Resampling.BILINEAR)
         expected = mean_colours(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None])[0]
         torch.testing.assert_close(found, expected.permute(1, 2, 0).half())
 
 
 def test_bank_rows_are_cells_of_the_dense_maps_with_their_labels(
-    extracted: tuple[DenseMaps, PixelBank], photographs: tuple[list[Path], list[np.ndarray]]
+    extracted: Extracted, label_maps: list[np.ndarray]
 ) -> None:
-    dense, bank = extracted
-    for index, (found, label_map) in enumerate(zip(dense, photographs[1], strict=True)):
+    dense, bank, _ = extracted
+    for index, (found, label_map) in enumerate(zip(dense, label_maps, strict=True)):
         grid = floor_nearest(label_map, tuple(found.shape[:2]))
         rng = np.random.default_rng([4, index])
         cells, _ = sample_rows(grid, PARAMS.rows_per_class, rng)
@@ -235,22 +269,33 @@ def test_bank_rows_are_cells_of_the_dense_maps_with_their_labels(
     assert bank.offsets[-1] == len(bank.labels) > 0
 
 
+def test_maps_of_some_images_are_those_of_all(extracted: Extracted) -> None:
+    dense, _, some = extracted
+    assert some.ids == KEPT
+    for image_id, found, expected in zip(KEPT, some, dense.only(KEPT), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        torch.testing.assert_close(found, dense[IDS.index(image_id)], rtol=0, atol=0)
+
+
+def test_the_tuning_maps_come_in_the_order_they_are_named(extracted: Extracted) -> None:
+    dense, _, some = extracted
+    assert some.tuning.ids == (KEPT[2], KEPT[0])
+    torch.testing.assert_close(some.tuning[0], dense[4], rtol=0, atol=0)
+
+
 def test_an_image_of_void_has_no_rows(
-    tmp_path: Path, photographs: tuple[list[Path], list[np.ndarray]]
+    tmp_path: Path, photographs: Photographs, label_maps: list[np.ndarray]
 ) -> None:
-    images, maps = photographs
-    maps = [np.full_like(maps[0], 255), *maps[1:]]
-    meta = {"ids": list(tiny.image_ids(5)), "labels": tiny.SPLIT.describe()}
-    run(plan_bank(images, SIZES, maps, PARAMS, seed=4, meta=meta), tmp_path / "bank.h5")
+    maps = [np.full_like(label_maps[0], 255), *label_maps[1:]]
+    plan = plan_bank(photographs, maps, PARAMS, seed=4, meta=DESCRIBED)
+    run(photographs, {tmp_path / "bank.h5": plan})
     assert PixelBank.open(tmp_path / "bank.h5").offsets[:2].tolist() == [0, 0]
 
 
-def test_the_batch_size_does_not_change_the_bytes(
-    tmp_path: Path, photographs: tuple[list[Path], list[np.ndarray]]
-) -> None:
+def test_the_batch_size_does_not_change_the_bytes(tmp_path: Path, photographs: Photographs) -> None:
     for batch_size in (1, 3):
-        plan = plan_dense(photographs[0], SIZES, PARAMS, meta={"ids": []})
-        run(plan, tmp_path / f"{batch_size}.h5", batch_size=batch_size)
+        out = tmp_path / f"{batch_size}.h5"
+        run(photographs, {out: plan_dense(photographs, IDS)}, batch_size=batch_size)
     assert (tmp_path / "1.h5").read_bytes() == (tmp_path / "3.h5").read_bytes()
 
 

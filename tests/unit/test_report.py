@@ -1,6 +1,7 @@
 """The leaderboard and the report, on a benchmark of six classes and six small pictures."""
 
 import csv
+import itertools
 import json
 import re
 import shutil
@@ -14,26 +15,35 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from stages.report import main
-from zslib.artifacts.maps import open_label_maps, write_label_maps
-from zslib.artifacts.schemas import CONFUSION, LABELS, PREDICTIONS
+from zslib.artifacts.maps import (
+    LABELS,
+    PREDICTIONS,
+    open_label_maps,
+    write_label_maps,
+    write_pseudo_labels,
+)
 from zslib.artifacts.store import write_arrays
 from zslib.benchmark import Split
 from zslib.datasets.decode import checksum
 from zslib.datasets.index import ImageEntry, ImageIndex
 from zslib.embeddings.table import ClassVectors, save_class_vectors
 from zslib.errors import ArtifactError, InputError
-from zslib.metrics import confusion_matrix, marginals, scores
+from zslib.metrics import CONFUSION, confusion_matrix, marginals, scores
 from zslib.params import BenchmarkParams
 from zslib.report import aggregate, leaderboard_rows, read_leaderboard
 from zslib.report.build import Inputs, build
-from zslib.report.charts import shared_top
-from zslib.report.leaderboard import COLUMNS, METHODS, to_csv
+from zslib.report.leaderboard import COLUMNS, METHODS, read_scores, to_csv
 from zslib.report.matrices import colours, destinations, row_normalised
-from zslib.report.pictures import choose_pictures, picture_colours
-from zslib.report.tables import read_costs
+from zslib.report.pictures import Row, Tile, choose_pictures, class_areas, picture_colours
+from zslib.report.results import Result, load_results
+from zslib.report.svg import shared_top
+from zslib.report.tables import read_costs, score_lines
+from zslib.report.trends import Style, spread, trend_charts, trends, unseen_count
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("background", "cat", "dog", "<cow> & calf", "sheep", "horse")
@@ -86,7 +96,7 @@ def score_file(matrix: np.ndarray, method: str, protocol: str, seed: int = 0) ->
         "split": "u2",
         "method": method,
         "protocol": protocol,
-        "setting": "inductive",
+        "setting": "transductive" if method.endswith("+st") else "inductive",
         "seed": seed,
         **figures,
         "interval95": {
@@ -144,6 +154,20 @@ class Project:
         content = score_file(total, method, protocol, seed) | {"split": split.name}
         path.write_text(json.dumps(content))
         return path
+
+    def write_pseudo_labels(
+        self, method: str, given: list[np.ndarray], split: Split = SPLIT
+    ) -> Path:
+        """Pseudo-labels of the first pictures, each pixel of a class with confidence 200/255."""
+        path = self.inputs.artifacts / split.name / method / "st/pseudo_labels.h5"
+        pairs = [(labels, np.where(labels == 255, 0, 200).astype(np.uint8)) for labels in given]
+        sizes = [labels.shape for labels in given]
+        write_pseudo_labels(path, self.ids[: len(given)], sizes, pairs, meta=split.describe())
+        return path
+
+    def results(self, split: Split = SPLIT) -> list[Result]:
+        scores = read_scores(self.inputs.scores, splits=[split.name])
+        return load_results(scores, self.inputs.evaluations, split, seed=0)
 
     def build(self, *, pictures: int = 3, seed: int = 0) -> tuple[list[dict], str]:
         leaderboard, html = build(self.inputs, BENCHMARK, ["u2"], seed=seed, pictures=pictures)
@@ -272,6 +296,15 @@ def test_aggregate_keeps_protocols_apart_and_gives_no_deviation_of_one_seed():
     assert " 20.0 |" in clean
     assert " 40.0 |" in official
     assert "±" not in table
+
+
+def test_aggregate_says_which_rows_have_fewer_seeds():
+    rows = [row(seed, 0.1 * seed) for seed in (1, 2, 3)]
+    rows += [row(seed, 0.1 * seed, method="cagnet") for seed in (1, 3)]
+    rows += [row(2, 0.5, method="cagnet", protocol="official")]
+    spnet, cagnet, official = (line.split(" | ") for line in aggregate(rows).splitlines()[2:])
+    assert [spnet[5], cagnet[5], official[5]] == ["3", "2 of 3", "1 of 3"]
+    assert [spnet[8], cagnet[8], official[8]] == ["20.0 ± 10.0", "20.0 ± 14.1", "50.0"]
 
 
 def test_aggregate_refuses_the_same_run_twice():
@@ -417,6 +450,8 @@ def test_every_split_has_its_sections_and_all_stand_in_the_overview(project):
     lines = list(csv.DictReader(leaderboard.splitlines()))
     assert [line["split"] for line in lines] == ["u2"] * len(ROWS) + ["again"] * len(ROWS)
     assert "All splits" in html
+    assert "Percent against K" not in html
+    assert html.count("more pictures") == 0
     for split in unseen:
         assert f'id="{split}-confusion"' in html
 
@@ -451,6 +486,28 @@ def test_the_best_value_is_marked_among_clean_inductive_rows_only(project):
     assert "best" not in tables[1]
 
 
+def test_a_transductive_row_is_marked_everywhere_and_never_ranked(project):
+    project.write_result("spnet", "clean", errors=3)
+    project.write_result("zs3net+st", "clean", errors=0)
+    lines = score_lines([r for r in project.results() if r.kind in ("clean", "transductive")])
+    best = {line.result.scores.method for line in lines if any(cell.best for cell in line.cells)}
+    transductive = next(line for line in lines if line.result.scores.method == "zs3net+st")
+    assert all(transductive.cells[2].value > line.cells[2].value for line in lines[:3])
+    assert best <= {"spnet", "spnet-c", "zs3net"}
+    assert len(best) > 0
+    _, html = project.build()
+    table = re.search(r'<table class="scores.*?</table>', html, flags=re.DOTALL)[0]
+    groups = re.findall(r'<tbody class="(\w+)">(.*?)</tbody>', table, flags=re.DOTALL)
+    assert [kind for kind, _ in groups] == ["clean", "transductive", "ceiling"]
+    assert "not ranked with the inductive rows" in groups[1][1]
+    assert 'class="best"' not in groups[1][1]
+    assert html.count(">transductive</text>") == 3
+    assert html.count('fill-opacity="0.45"') == 3
+    assert html.count('alt="ZS3Net + ST (transductive), picture ') == 3
+    assert 'ZS3Net + ST <span class="soft">(transductive)</span>' in html
+    assert '<span class="badge transductive">transductive</span></td>' in html
+
+
 def test_the_page_tells_choices_protocols_and_neighbours(project):
     _, html = project.build()
     assert "ZS3Net: loss weight of unseen classes" in html
@@ -481,6 +538,115 @@ def test_costs_are_the_last_entry_of_each_output_of_the_benchmark(tmp_path, capl
     assert "timings.jsonl:5: left out" in caplog.text
 
 
+# --- pseudo-labels -------------------------------------------------------------------------------
+
+
+def pseudo_maps() -> list[np.ndarray]:
+    """Three maps: 3 x 4 pixels of class 3, then 5 x 2 of class 5 and one of 3, then nothing."""
+    maps = [np.full((20, 24), 255, np.uint8) for _ in range(3)]
+    maps[0][:3, :4] = 3
+    maps[1][:5, :2] = 5
+    maps[1][10, 10] = 3
+    return maps
+
+
+def test_pseudo_labels_are_counted_and_shown(project):
+    project.write_result("zs3net+st", "clean")
+    project.write_pseudo_labels("zs3net", pseudo_maps())
+    section = re.search(r'id="u2-pseudo".*?</section>', project.build()[1], flags=re.DOTALL)[0]
+    cells = re.findall(r'<td>(\d+)<span class="interval">in (\d) images?<', section)
+    assert cells == [("13", "2"), ("10", "1")]
+    assert f"<td>{100 * 23 / (3 * 20 * 24):.1f} % of the pixels" in section
+    shown = re.findall(r'alt="Pseudo-labels, picture (\w+)"', section)
+    assert shown == ["picture0", "picture1", "picture2"]
+    assert section.count('alt="Confidence, picture ') == 3
+
+
+def test_without_self_training_there_is_no_section_of_it(project):
+    project.write_pseudo_labels("zs3net", pseudo_maps())
+    assert "Pseudo-labels" not in project.build()[1]
+
+
+def test_pseudo_labels_of_other_unseen_classes_are_refused(project):
+    project.write_result("zs3net+st", "clean")
+    path = project.write_pseudo_labels("zs3net", pseudo_maps())
+    path.unlink()
+    other = Split.named("u2", CLASSES, unseen=("cat", "dog"), void=())
+    project.write_pseudo_labels("zs3net", pseudo_maps(), split=other)
+    with pytest.raises(InputError, match=r"st/pseudo_labels.h5: was made with other classes"):
+        project.build()
+
+
+# --- figures against K ---------------------------------------------------------------------------
+
+
+def split_of(name: str) -> Split:
+    return replace(SPLIT, name=name)
+
+
+@pytest.fixture
+def several(project):
+    """Results of splits u2, u4, u10 and fold0; SPNet-c lacks u4."""
+    project.write_result("zs3net+st", "clean")
+    for name in ("u4", "u10", "fold0"):
+        for method, protocol in [*ROWS, ("zs3net+st", "clean")]:
+            if (name, method) != ("u4", "spnet-c"):
+                project.write_result(method, protocol, split=split_of(name))
+    return [r for name in ("u2", "u4", "u10", "fold0") for r in project.results(split_of(name))]
+
+
+def test_trends_are_ordered_by_number_and_leave_out_official_rows(several):
+    found = {trend.title: trend for trend in trends(several, "hiou")}
+    assert list(found) == ["SPNet", "SPNet-c", "ZS3Net", "ZS3Net + ST", "Supervised"]
+    assert [k for k, _ in found["ZS3Net"].points] == [2, 4, 10]
+    assert [k for k, _ in found["SPNet-c"].points] == [2, 10]
+    clean = next(r for r in several if (r.scores.method, r.kind) == ("zs3net", "clean"))
+    assert found["ZS3Net"].points[0] == (2, clean.scores.hiou)
+
+
+def test_the_chart_dashes_transductive_lines_and_names_every_line(several):
+    (_, hiou), (_, seen), (_, unseen) = trend_charts(several)
+    assert hiou.count('stroke-dasharray="6 4"') == 1
+    for title in ("SPNet", "SPNet-c", "ZS3Net", "ZS3Net + ST", "Supervised"):
+        assert f'class="name" text-anchor="start">{title}</text>' in hiou
+    assert "official" not in hiou
+    assert all(f"K = {k}</text>" in chart for k in (2, 4, 10) for chart in (hiou, seen, unseen))
+
+
+def test_the_overview_shows_the_charts(several, project):
+    benchmark = BENCHMARK.model_copy(update={"unseen": {"u2": UNSEEN, "u4": UNSEEN}})
+    _, html = build(project.inputs, benchmark, ["u2", "u4"], seed=0, pictures=5)
+    assert html.count(" against K") == 4
+    assert html.count("<summary>2 more pictures</summary>") == 2
+    shown = [result for result in several if result.split.name in ("u2", "u4")]
+    assert html.count('<details class="card">') == len(shown)
+
+
+def test_one_split_that_tells_its_k_makes_no_chart(several):
+    assert trend_charts([r for r in several if r.split.name in ("u4", "fold0")]) == []
+
+
+@pytest.mark.parametrize(("name", "count"), [("u10", 10), ("fold0", None), ("u2b", None)])
+def test_k_is_read_from_names_of_u_and_a_number(name, count):
+    assert unseen_count(name) == count
+
+
+def test_every_method_has_a_line_of_its_own():
+    assert len({Style.of(method) for method in METHODS}) == len(METHODS)
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=10).map(sorted))
+def test_names_are_spread_in_order_within_the_chart(places):
+    moved = spread(places, gap=10, low=0, high=100)
+    assert len(moved) == len(places)
+    assert all(0 <= place <= 100 for place in moved)
+    assert all(b - a >= 10 - 1e-9 for a, b in itertools.pairwise(moved))
+
+
+def test_names_with_room_stay_where_they_are():
+    assert spread([5, 40, 80], gap=10, low=0, high=100) == [5, 40, 80]
+
+
 # --- the parts -----------------------------------------------------------------------------------
 
 
@@ -504,7 +670,7 @@ def test_rows_of_a_confusion_matrix_sum_to_one_and_absent_classes_are_grey():
 
 def test_pictures_of_unseen_classes_come_first_then_the_others(project):
     truth = open_label_maps(project.inputs.artifacts / "val_labels.h5", schema=LABELS)
-    chosen = choose_pictures(truth, SPLIT, 6)
+    chosen = choose_pictures(truth.ids, class_areas(truth), SPLIT, 6)
     assert chosen == [f"picture{index}" for index in (3, 4, 1, 0, 2, 5)]
 
 
@@ -513,6 +679,11 @@ def test_classes_of_one_picture_differ_in_colour():
     found = picture_colours([3, 50, 0, 13, 26, 39, 52, 7], many)
     assert len(set(found.values())) == 8
     assert picture_colours([50], many)[50] == found[50]
+
+
+@pytest.mark.parametrize(("tiles", "columns"), [(3, 3), (7, 7), (8, 4), (13, 7), (15, 5)])
+def test_tiles_wrap_into_lines_of_about_equal_length(tiles, columns):
+    assert Row("a", (Tile("Image", "", ""),) * tiles, (), ()).columns == columns
 
 
 def test_axes_end_above_every_value():

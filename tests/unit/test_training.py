@@ -268,7 +268,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Path:
 
 
 def weights(folder: Path) -> dict[str, np.ndarray]:
-    return load_tensors(folder / "weights.safetensors", schema="test/1")[0]
+    return load_tensors(folder / "weights.safetensors", schema=tiny.SCHEMA)[0]
 
 
 def test_two_processes_train_to_the_weights_of_one(trained: Path) -> None:

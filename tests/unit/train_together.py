@@ -14,9 +14,9 @@ import numpy as np
 from tests import tiny
 from zslib.artifacts.weights import save_tensors
 from zslib.backbones.trained import Backbone
-from zslib.features import extract, plan_dense
+from zslib.features import Photographs, extract, plan_dense
 from zslib.methods import supervised
-from zslib.params import ComputeParams, FeatureParams
+from zslib.params import ComputeParams
 from zslib.training import Checkpoint, Runtime, start_runtime
 
 CLASSES = [0, 1, 2, 3]
@@ -29,11 +29,11 @@ def work(folder: Path, compute: ComputeParams) -> None:
     if runtime.rank == 0:
         save(folder / "weights.safetensors", backbone)
     images = sorted((folder.parent / "images").iterdir())
-    plan = plan_dense(images, [(32, 32)] * 8, FeatureParams(short_side=32), meta={"ids": []})
+    photographs = Photographs.of(images, [(32, 32)] * 8, short_side=32, stride=4)
     extract(
         lambda batch: batch[:, :, ::4, ::4].float(),
-        plan,
-        folder / "dense.h5",
+        photographs,
+        {folder / "dense.h5": plan_dense(photographs, [path.stem for path in images])},
         dimension=3,
         batch_size=3,
         runtime=runtime,
@@ -60,7 +60,7 @@ def fit(folder: Path, compute: ComputeParams, runtime: Runtime) -> Backbone:
 def save(path: Path, backbone: Backbone) -> None:
     state = backbone.network.state_dict()
     tensors = {n: t.detach().cpu().numpy() for n, t in state.items()}
-    save_tensors(path, tensors, schema="test/1", meta={})
+    save_tensors(path, tensors, schema=tiny.SCHEMA, meta={})
 
 
 def labelled_pixels_per_process(world_size: int) -> list[list[int]]:

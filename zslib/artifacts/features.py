@@ -9,7 +9,7 @@ Dense maps (schema DENSE): `/features` (P, D) all maps, row by row, `/grids` (I,
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,15 @@ import torch
 from jaxtyping import Bool, Float, Float16, Int64
 from torch import Tensor
 
-from zslib.artifacts.schemas import BANK, DENSE
+from zslib.artifacts.schemas import Schema
 from zslib.artifacts.store import open_arrays
 from zslib.benchmark import Split
+
+DENSE = Schema("dense/1", "train_features, val_maps or unlabelled_maps")
+BANK = Schema("bank/1", "train_features")
+
+_UNTHREADED = 1 << 15
+"""So many elements torch converts in the calling thread."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,14 @@ class PixelBank:
 
     def gather(self, rows: Int64[np.ndarray, " k"]) -> Float[Tensor, "k d"]:
         """Return the features of some rows as float32, read through the memory map."""
-        # numpy's take: torch's gathers in threads, which costs more than it saves on a busy machine.
-        return torch.from_numpy(np.asarray(self.features).take(rows, axis=0)).float()
+        features, found = np.asarray(self.features), torch.empty(len(rows), self.dimension)
+        # numpy gathers, and in blocks that torch converts without threads: those save little here,
+        # and cost a multiple of the whole where others keep the cores busy.
+        block = max(1, _UNTHREADED // self.dimension)
+        for start in range(0, len(rows), block):
+            chosen = features.take(rows[start : start + block], axis=0)
+            found[start : start + block] = torch.from_numpy(chosen)
+        return found
 
 
 @dataclass(frozen=True)
@@ -75,19 +87,41 @@ class DenseMaps:
     ids: tuple[str, ...]
     meta: dict[str, Any]
 
+    starts: np.ndarray
+    """First cell of each map in `features`."""
+
     @classmethod
     def open(cls, path: Path) -> "DenseMaps":
         """Open and verify dense maps. Raises ArtifactError."""
         arrays, meta = open_arrays(path, schema=DENSE)
-        return cls(arrays["features"], np.asarray(arrays["grids"]), tuple(meta["ids"]), meta)
+        grids = np.asarray(arrays["grids"])
+        starts = np.cumsum([0, *grids.astype(np.int64).prod(axis=1)])[:-1]
+        return cls(arrays["features"], grids, tuple(meta["ids"]), meta, starts)
+
+    def only(self, ids: Sequence[str]) -> "DenseMaps":
+        """Return the maps of some images, in the order given."""
+        position = {image_id: index for index, image_id in enumerate(self.ids)}
+        chosen = [position[image_id] for image_id in ids]
+        return replace(self, grids=self.grids[chosen], ids=tuple(ids), starts=self.starts[chosen])
+
+    @property
+    def tuning(self) -> "DenseMaps":
+        """The maps of the training images that free choices are scored on (DESIGN §10)."""
+        return self.only(self.meta["tuning"])
+
+    @property
+    def dimension(self) -> int:
+        return self.features.shape[1]
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __getitem__(self, position: int) -> Float16[Tensor, "h w d"]:
+        """Return the map of the image at a position."""
+        start, (height, width) = self.starts[position], self.grids[position].tolist()
+        rows = np.array(self.features[start : start + height * width])
+        return torch.from_numpy(rows).reshape(height, width, -1)
+
     def __iter__(self) -> Iterator[Float16[Tensor, "h w d"]]:
         """Yield the map of each image in order."""
-        start = 0
-        for height, width in self.grids.tolist():
-            rows = np.array(self.features[start : start + height * width])
-            yield torch.from_numpy(rows).reshape(height, width, -1)
-            start += height * width
+        return (self[position] for position in range(len(self)))

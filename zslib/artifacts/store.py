@@ -18,7 +18,7 @@ import numpy as np
 import xxhash
 
 from zslib.artifacts.publish import publish
-from zslib.artifacts.schemas import remedy
+from zslib.artifacts.schemas import Schema
 from zslib.artifacts.weights import check_schema
 from zslib.errors import ArtifactError
 
@@ -28,7 +28,7 @@ _META = "meta"
 
 
 def write_arrays(
-    path: Path, arrays: Mapping[str, np.ndarray], *, schema: str, meta: Mapping[str, Any]
+    path: Path, arrays: Mapping[str, np.ndarray], *, schema: Schema, meta: Mapping[str, Any]
 ) -> None:
     """Publish small arrays (everything at hand) as one verified HDF5 file."""
     with publish(path) as temporary:
@@ -66,7 +66,7 @@ def _reserve(path: Path, size: int) -> None:
             raise OSError(error.errno, f"{size / 2**20:.0f} MiB needed") from error
 
 
-def finish(path: Path, *, schema: str, meta: Mapping[str, Any]) -> None:
+def finish(path: Path, *, schema: Schema, meta: Mapping[str, Any]) -> None:
     """Write the checksums, the description, and last of all `complete`."""
     # A file that is open for writing when its process dies cannot be opened again: be quick.
     with h5py.File(path, "r") as file:
@@ -78,7 +78,7 @@ def finish(path: Path, *, schema: str, meta: Mapping[str, Any]) -> None:
         file.create_dataset(_META, data=text, track_times=False)
         for name, digest in (sums | {_META: _checksum(text)}).items():
             file[name].attrs["xxh3_128"] = np.bytes_(digest)
-        file.attrs["schema"] = np.bytes_(schema)
+        file.attrs["schema"] = np.bytes_(schema.name)
         file.flush()
         file.attrs["complete"] = True
 
@@ -98,7 +98,7 @@ def map_array(path: Path, name: str, *, mode: Mode = "r") -> np.ndarray:
         return _mapped(path, file[name], mode=mode)
 
 
-def open_arrays(path: Path, *, schema: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def open_arrays(path: Path, *, schema: Schema) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Memory-map every array of a finished file, and return its description.
 
     Raises:
@@ -107,17 +107,18 @@ def open_arrays(path: Path, *, schema: str) -> tuple[dict[str, np.ndarray], dict
     try:
         with h5py.File(path, "r") as file:
             found = file.attrs.get("schema", b"nothing")
-            check_schema(path, found=bytes(found).decode(errors="replace"), wanted=schema)
+            found = found.decode(errors="replace") if isinstance(found, bytes) else str(found)
+            check_schema(path, found=found, wanted=schema)
             if not file.attrs.get("complete", False):
-                raise ArtifactError(f"{path}: was never completed; {remedy(schema)}")
+                raise ArtifactError(f"{path}: was never completed; {schema.remedy}")
             arrays = {name: _mapped(path, file[name], mode="r") for name in file}
             sums = {name: file[name].attrs["xxh3_128"].decode() for name in file}
     except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise ArtifactError(f"{path}: cannot be read ({error}); {remedy(schema)}") from error
+        raise ArtifactError(f"{path}: cannot be read ({error}); {schema.remedy}") from error
     for name, array in arrays.items():
         if _checksum(array) != sums[name]:
             raise ArtifactError(
-                f"{path}: array '{name}' does not match its checksum; {remedy(schema)}"
+                f"{path}: array '{name}' does not match its checksum; {schema.remedy}"
             )
     meta = json.loads(bytes(arrays.pop(_META)))
     return arrays, meta

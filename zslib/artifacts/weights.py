@@ -16,23 +16,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from zslib.artifacts.publish import publish
-from zslib.artifacts.schemas import remedy
+from zslib.artifacts.schemas import Schema
 from zslib.errors import ArtifactError
 
 _KEY = "zslib"
 
 
 def save_tensors(
-    path: Path, tensors: Mapping[str, np.ndarray], *, schema: str, meta: Mapping[str, Any]
+    path: Path, tensors: Mapping[str, np.ndarray], *, schema: Schema, meta: Mapping[str, Any]
 ) -> None:
     """Publish `tensors` at `path`; `meta` is any JSON value that says where they come from."""
     arrays = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
-    header = {"schema": schema, "xxh3_128": _checksum(arrays, meta), "meta": dict(meta)}
+    header = {"schema": schema.name, "xxh3_128": _checksum(arrays, meta), "meta": dict(meta)}
     with publish(path) as temporary:
         temporary.write_bytes(save(arrays, {_KEY: json.dumps(header, sort_keys=True)}))
 
 
-def load_tensors(path: Path, *, schema: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def load_tensors(path: Path, *, schema: Schema) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return the tensors of a file written by `save_tensors`, and its `meta`.
 
     Raises:
@@ -43,17 +43,17 @@ def load_tensors(path: Path, *, schema: str) -> tuple[dict[str, np.ndarray], dic
             header = dict(json.loads((file.metadata() or {}).get(_KEY, "{}")))
             arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
     except (SafetensorError, OSError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{path}: cannot be read ({error}); {remedy(schema)}") from error
+        raise ArtifactError(f"{path}: cannot be read ({error}); {schema.remedy}") from error
     check_schema(path, found=header.get("schema"), wanted=schema)
     if header.get("xxh3_128") != _checksum(arrays, header.get("meta", {})):
-        raise ArtifactError(f"{path}: content does not match its checksum; {remedy(schema)}")
+        raise ArtifactError(f"{path}: content does not match its checksum; {schema.remedy}")
     return arrays, header["meta"]
 
 
-def check_schema(path: Path, *, found: object, wanted: str) -> None:
+def check_schema(path: Path, *, found: object, wanted: Schema) -> None:
     """Raise ArtifactError unless the file's schema (name/version) is the one asked for."""
-    if found != wanted:
-        raise ArtifactError(f"{path}: holds {found!r}, not {wanted!r}; {remedy(wanted)}")
+    if found != wanted.name:
+        raise ArtifactError(f"{path}: holds {found!r}, not {wanted.name!r}; {wanted.remedy}")
 
 
 def _checksum(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> str:

@@ -6,31 +6,32 @@ feature that every method shares is the classifier's input: non-negative, stride
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import timm
 import torch
-from jaxtyping import Float, UInt8
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from zslib.backbones.encoder import build_encoder, dilate
+from zslib.backbones.network import SegmentationNetwork, resize
 from zslib.errors import InputError
-from zslib.params import DeepLabParams, EncoderParams
+from zslib.params import DeepLabParams
 
 
-def resize(x: Float[Tensor, "b c h w"], size: Sequence[int]) -> Float[Tensor, "b c H W"]:
-    """Resize bilinearly, corners aligned, as every resize of zs3net §2."""
-    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)
+class DeepLabV3Plus(SegmentationNetwork):
+    """An encoder, ASPP, a decoder, and a 1x1 classifier with bias.
 
-
-class DeepLabV3Plus(nn.Module):
-    """An encoder, ASPP, a decoder, and a 1x1 classifier with bias."""
+    Raises:
+        InputError: the encoder cannot be had, or its last stage does not fit `multi_grid`.
+    """
 
     def __init__(self, params: DeepLabParams, num_classes: int, *, pretrained: bool = True) -> None:
         super().__init__()
-        self.encoder = build_encoder(params, pretrained=pretrained)
+        self.encoder = build_encoder(
+            params.encoder, output_stride=params.output_stride, pretrained=pretrained
+        )
+        if params.multi_grid is not None:
+            base = 32 // params.output_stride
+            _dilate_last_stage(self.encoder, [base * factor for factor in params.multi_grid])
         low, high = self.encoder.feature_info.channels()
         aspp_dropout, first_dropout, second_dropout = params.dropout
         self.aspp = Aspp(high, params.aspp_channels, params.aspp_rates, dropout=aspp_dropout)
@@ -51,28 +52,6 @@ class DeepLabV3Plus(nn.Module):
         low, high = self.encoder(images)
         context = resize(self.aspp(high), low.shape[-2:])
         return self.decoder(torch.cat([context, self.low_level(low)], dim=1))
-
-    def forward(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b c H W"]:
-        """Return class logits at the size of the images."""
-        return resize(self.classifier(self.features(images)), images.shape[-2:])
-
-    def head_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters outside the encoder, which learn faster (zs3net §2)."""
-        inside = set(map(id, self.encoder.parameters()))
-        return [p for p in self.parameters() if id(p) not in inside]
-
-
-class Normalise(nn.Module):
-    """uint8 images to normalised float ones, on whatever device they are."""
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255)
-
-    def forward(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        images = images.float().contiguous(memory_format=torch.channels_last)
-        return (images - self.mean) / self.std
 
 
 class Aspp(nn.Module):
@@ -106,87 +85,14 @@ def conv_bn_relu(channels: int, width: int, *, kernel: int, dilation: int = 1) -
     )
 
 
-def build_encoder(params: DeepLabParams, *, pretrained: bool) -> nn.Module:
-    """Return a timm encoder that yields its stride-4 map and its last map.
-
-    Raises:
-        InputError: an unknown name, an impossible output stride, or weights that do not fit.
-    """
-    encoder = params.encoder
-    try:
-        network = timm.create_model(
-            encoder.name,
-            pretrained=pretrained and encoder.weights == "hub",
-            features_only=True,
-            out_indices=(1, -1),
-            output_stride=params.output_stride,
-            **encoder.args,
-        )
-    except OSError as error:  # what the hub's client raises without a network
+def _dilate_last_stage(encoder: nn.Module, dilations: Sequence[int]) -> None:
+    blocks = getattr(encoder, "layer4", None)
+    if blocks is None or len(blocks) != len(dilations):
         raise InputError(
-            f"backbone.model.encoder.weights: '{encoder.name}' cannot be fetched from timm's hub "
-            f"({error}); connect once, or list local safetensors files instead of 'hub'"
-        ) from error
-    except (RuntimeError, TypeError, ValueError, NotImplementedError, AssertionError) as error:
-        raise InputError(
-            f"backbone.model.encoder: timm cannot build '{encoder.name}' with output stride "
-            f"{params.output_stride} and {encoder.args}: {error}"
-        ) from error
-    low, high = network.feature_info.reduction()
-    if low != 4 or high != params.output_stride:
-        raise InputError(
-            f"backbone.model.encoder.name: '{encoder.name}' gives maps at strides {low} and {high}, "
-            f"not 4 and {params.output_stride}; choose another encoder or output stride"
-        )
-    if params.multi_grid is not None:
-        _dilate_last_stage(network, params.multi_grid, base=32 // params.output_stride)
-    if pretrained and isinstance(encoder.weights, list):
-        load_encoder_weights(network, encoder)
-    return network
-
-
-def load_encoder_weights(network: nn.Module, params: EncoderParams) -> None:
-    """Fill every tensor of the encoder from safetensors files; later files overlay earlier ones.
-
-    Raises:
-        InputError: a file cannot be read, lacks a tensor, or has one of another shape.
-    """
-    given: dict[str, Tensor] = {}
-    for path in params.weights:
-        try:
-            given |= load_file(Path(path))
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{path}: encoder weights cannot be read: {error}") from error
-    # timm names the stages of a features_only network flat ("layers_0") or nested ("blocks.0").
-    given = {name.removeprefix("encoder.").removeprefix("model."): t for name, t in given.items()}
-    wanted = network.state_dict()
-    missing = [name for name in wanted if name not in given and "num_batches_tracked" not in name]
-    if missing:
-        raise InputError(
-            f"{', '.join(params.weights)}: lack {len(missing)} of {len(wanted)} tensors of "
-            f"'{params.name}', such as '{missing[0]}'; are these its weights?"
-        )
-    wrong = [n for n in wanted if n in given and wanted[n].shape != given[n].shape]
-    if wrong:
-        raise InputError(
-            f"{', '.join(params.weights)}: '{wrong[0]}' has shape {tuple(given[wrong[0]].shape)}, "
-            f"'{params.name}' needs {tuple(wanted[wrong[0]].shape)}"
-        )
-    network.load_state_dict({n: t for n, t in given.items() if n in wanted}, strict=False)
-
-
-def _dilate_last_stage(network: nn.Module, multi_grid: Sequence[int], *, base: int) -> None:
-    """Give the last residual stage the dilations base * multi_grid, one per block."""
-    blocks = getattr(network, "layer4", None)
-    if blocks is None or len(blocks) != len(multi_grid):
-        raise InputError(
-            f"backbone.model.multi_grid: the encoder's last stage has no {len(multi_grid)} residual "
+            f"backbone.model.multi_grid: the encoder's last stage has no {len(dilations)} residual "
             "blocks to dilate; set it to null"
         )
-    for block, factor in zip(blocks, multi_grid, strict=True):
-        for layer in block.modules():
-            if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
-                layer.dilation = layer.padding = (base * factor, base * factor)
+    dilate(blocks, dilations)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -6,22 +6,40 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
-from zslib.artifacts.schemas import BACKBONE
+from zslib.artifacts.schemas import Schema
 from zslib.artifacts.weights import load_tensors, save_tensors
-from zslib.backbones.deeplab import DeepLabV3Plus, Normalise
+from zslib.backbones.deeplab import DeepLabV3Plus
+from zslib.backbones.deeplab_v2 import DeepLabV2
+from zslib.backbones.network import Normalise, SegmentationNetwork
 from zslib.benchmark import Split
-from zslib.params import DeepLabParams
+from zslib.params import DeepLabV2Params, ModelParams
 from zslib.training import Runtime
+
+BACKBONE = Schema("backbone/1", "backbone")
+
+
+def build_network(
+    params: ModelParams, num_classes: int, *, pretrained: bool = True
+) -> SegmentationNetwork:
+    """Return the network of an architecture, initialised from torch's random state.
+
+    Raises:
+        InputError: the encoder cannot be had, or does not suit the architecture.
+    """
+    if isinstance(params, DeepLabV2Params):
+        return DeepLabV2(params, num_classes, pretrained=pretrained)
+    return DeepLabV3Plus(params, num_classes, pretrained=pretrained)
 
 
 @dataclass(frozen=True)
 class Backbone:
     """A trained network, the split it was trained for, and how images reach it."""
 
-    network: DeepLabV3Plus
-    params: DeepLabParams
+    network: SegmentationNetwork
+    params: ModelParams
     split: Split
 
     def save(self, path: Path) -> None:
@@ -34,9 +52,9 @@ class Backbone:
     def load(cls, path: Path) -> "Backbone":
         """Open and verify a network. Raises ArtifactError."""
         tensors, meta = load_tensors(path, schema=BACKBONE)
-        params = DeepLabParams.model_validate_json(json.dumps(meta["model"]))
+        params: ModelParams = TypeAdapter(ModelParams).validate_json(json.dumps(meta["model"]))
         split = Split.described(meta)
-        network = DeepLabV3Plus(params, len(split.classes), pretrained=False)
+        network = build_network(params, len(split.classes), pretrained=False)
         network.load_state_dict({name: torch.from_numpy(t) for name, t in tensors.items()})
         return cls(network, params, split)
 

@@ -18,12 +18,14 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from zslib.artifacts import publish
-from zslib.artifacts.schemas import INDEX, remedy
+from zslib.artifacts.schemas import Schema
 from zslib.datasets.decode import read_image, read_label_map
 from zslib.datasets.lists import Role
 from zslib.errors import ArtifactError
 
-_RERUN = remedy(INDEX)
+INDEX = Schema("index/1", "index")
+
+_RERUN = INDEX.remedy
 
 Entry = TypeVar("Entry")
 Document = TypeVar("Document", bound="_Document")
@@ -38,7 +40,7 @@ class _Document(BaseModel):
         """Publish the document as stable JSON."""
         content = self.model_dump(mode="json")
         document = {
-            "schema": INDEX,
+            "schema": INDEX.name,
             "holds": type(self).__name__,
             "xxh3_128": _content_checksum(content),
             "content": content,
@@ -59,8 +61,10 @@ class _Document(BaseModel):
             found = (document.get("schema"), document.get("holds"))
         except (OSError, ValueError, AttributeError) as error:
             raise ArtifactError(f"{path}: cannot be read ({error}); {_RERUN}") from error
-        if found != (INDEX, cls.__name__):
-            raise ArtifactError(f"{path}: holds {found}, not {(INDEX, cls.__name__)}; {_RERUN}")
+        if found != (INDEX.name, cls.__name__):
+            raise ArtifactError(
+                f"{path}: holds {found}, not {(INDEX.name, cls.__name__)}; {_RERUN}"
+            )
         content = document.get("content")
         if document.get("xxh3_128") != _content_checksum(content):
             raise ArtifactError(f"{path}: content does not match its checksum; {_RERUN}")
@@ -102,6 +106,11 @@ class ImageIndex(_Document):
     def path(self, name: str) -> Path:
         """Return the absolute path of a photograph."""
         return _absolute(self.root, self.entry(name).path)
+
+    def size(self, name: str) -> tuple[int, int]:
+        """Return the (width, height) of a photograph."""
+        entry = self.entry(name)
+        return entry.width, entry.height
 
     def image(self, name: str) -> Image.Image:
         """Return a photograph, mode RGB; ArtifactError if its file is not the indexed one."""

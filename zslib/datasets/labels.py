@@ -6,8 +6,7 @@ pixel was labelled cannot reach them: it is void here, or its image is not here 
 
 from pathlib import Path
 
-from zslib.artifacts.maps import write_label_maps
-from zslib.artifacts.schemas import LABELS
+from zslib.artifacts.maps import LABELS, write_label_maps
 from zslib.benchmark import Split
 from zslib.datasets.index import MaskIndex
 from zslib.errors import InputError

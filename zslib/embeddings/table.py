@@ -12,9 +12,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from zslib.artifacts.schemas import VECTORS
+from zslib.artifacts.schemas import Schema
 from zslib.artifacts.weights import load_tensors, save_tensors
 from zslib.errors import InputError
+
+VECTORS = Schema("vectors/1", "vectors or embeddings")
 
 Normalisation = Literal["none", "unit", "max"]
 

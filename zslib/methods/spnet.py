@@ -22,13 +22,13 @@ from zslib.artifacts.features import DenseMaps, PixelBank
 from zslib.artifacts.maps import LabelMaps
 from zslib.benchmark import Split
 from zslib.classifier import PixelClassifier
+from zslib.held_out import draw_held_out
 from zslib.losses import weighted_cross_entropy
 from zslib.params import LinearTraining, SelectionParams
 from zslib.sampling import NaturalRows
 from zslib.selection import (
     Choice,
     calibration_matrices,
-    draw_held_out,
     hiou_of,
     tuning_pairs,
 )

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zslib.backbones.deeplab import DeepLabV3Plus, Normalise, resize
-from zslib.backbones.trained import Backbone
+from zslib.backbones.network import Normalise, SegmentationNetwork, resize
+from zslib.backbones.trained import Backbone, build_network
 from zslib.benchmark import Split
 from zslib.classifier import PixelClassifier
 from zslib.datasets.views import BatchOrder, TrainingViews, loader
@@ -42,10 +42,11 @@ def fit(
     seed: int,
     compute: ComputeParams,
     runtime: Runtime,
+    initial: SegmentationNetwork | None = None,
     checkpoint: Checkpoint | None = None,
     curves: Curves | None = None,
 ) -> Backbone:
-    """Train DeepLabV3+ on label maps that hold seen classes and void only.
+    """Train a network, or train `initial` further, on label maps of the split's classes and void.
 
     Raises:
         InputError: fewer images than a batch, or encoder weights that do not fit.
@@ -56,8 +57,11 @@ def fit(
             f"images that split '{split.name}' leaves"
         )
     torch.manual_seed(seed)
-    network = DeepLabV3Plus(params.model, len(split.classes))
+    network = initial or build_network(params.model, len(split.classes))
     network = network.to(memory_format=torch.channels_last)
+    if params.frozen_batch_norm:
+        for module in _batch_norms(network):
+            module.requires_grad_(False)
     views = TrainingViews(
         images, label_maps, params.augmentation, seed=seed, cache_images=compute.cache_images
     )
@@ -101,7 +105,9 @@ def own_classifier(backbone: Backbone) -> PixelClassifier:
 class _WithNormalisation(nn.Module):
     """uint8 images in, logits out: on the label grid of the images, or on the feature grid."""
 
-    def __init__(self, network: DeepLabV3Plus, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, network: SegmentationNetwork, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
         super().__init__()
         self.network, self.normalise = network, Normalise(mean, std)
 
@@ -138,9 +144,12 @@ def _step(
 def _set_mode(network: nn.Module, *, frozen_batch_norm: bool) -> None:
     network.train()
     if frozen_batch_norm:
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+        for module in _batch_norms(network):
+            module.eval()
+
+
+def _batch_norms(network: nn.Module) -> list[nn.BatchNorm2d]:
+    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 def _on_grid(labels: Tensor, grid: Sequence[int]) -> Tensor:

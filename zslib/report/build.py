@@ -13,6 +13,7 @@ from zslib.params import BenchmarkParams
 from zslib.report.leaderboard import read_scores, row_of, to_csv
 from zslib.report.page import page, render, split_section
 from zslib.report.pictures import jpeg_uri
+from zslib.report.pseudo import load_pseudo_labels
 from zslib.report.results import choices_of, load_results
 from zslib.report.tables import read_costs
 
@@ -60,7 +61,12 @@ def build(
         results = load_results(scores, inputs.evaluations, split, seed=seed)
         _check_images(truth, [result.predictions for result in results], inputs.evaluations)
         choices = choices_of(results)
-        sections.append(split_section(results, choices, vectors, images, truth, pictures=pictures))
+        pseudo_labels = load_pseudo_labels(results, inputs.artifacts)
+        sections.append(
+            split_section(
+                results, choices, vectors, images, truth, pseudo_labels, pictures=pictures
+            )
+        )
     content = page(
         benchmark.name,
         sections,

@@ -27,6 +27,7 @@ METHODS = {
     "zs3net-gc+st": "ZS3Net-GC + ST",
     "cagnet": "CaGNet",
     "cagnet+st": "CaGNet + ST",
+    "cagnet-e2e": "CaGNet, end to end",
     "joem": "JoEm",
     "sazs": "SAZS",
     "simbaseline": "SimBaseline",
@@ -160,6 +161,8 @@ def read_leaderboard(path: Path) -> list[Row]:
 def aggregate(rows: Iterable[Mapping[str, Any]]) -> str:
     """Return a Markdown table, in percent: mean ± sample standard deviation over the seeds.
 
+    The column `seeds` says over how many, and of how many where others in the table have more.
+
     Raises:
         InputError: a row occurs twice, as when two files come from the same experiment.
     """
@@ -170,12 +173,14 @@ def aggregate(rows: Iterable[Mapping[str, Any]]) -> str:
             name = " ".join(str(row[key]) for key in IDENTITY[:-1])
             raise InputError(f"{name}, seed {row['seed']}: occurs twice; give each run once")
         seeds[row["seed"]] = row
+    most = max(map(len, groups.values()), default=0)
     figures = (*FIGURES, RESTRICTED)
     head = ["benchmark", "split", "method", "protocol", "setting", "seeds", *figures]
     lines = [head, ["---"] * 5 + ["---:"] * (len(head) - 5)]
     for identity, seeds in groups.items():
         cells = [_mean_and_sd([row[name] for row in seeds.values()]) for name in figures]
-        lines.append([*identity, str(len(seeds)), *cells])
+        count = f"{len(seeds)}" if len(seeds) == most else f"{len(seeds)} of {most}"
+        lines.append([*identity, count, *cells])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

@@ -13,11 +13,13 @@ from zslib.artifacts.maps import LabelMaps
 from zslib.benchmark import Split
 from zslib.datasets.index import ImageIndex
 from zslib.embeddings.table import ClassVectors
-from zslib.report.charts import HARMONIC, SEEN, UNSEEN, Bar, bar_chart, curve_chart, shared_top
-from zslib.report.leaderboard import METHODS
+from zslib.report.charts import HARMONIC, SEEN, UNSEEN, Bar, bar_chart
+from zslib.report.choices import ChoiceChart, choice_chart
 from zslib.report.matrices import Destination, destinations, heat_map
-from zslib.report.pictures import Row, choose_pictures, picture_row
+from zslib.report.pictures import Row, choose_pictures, class_areas, picture_row
+from zslib.report.pseudo import PseudoLabels, PseudoSection, pseudo_section
 from zslib.report.results import Choice, Result
+from zslib.report.svg import shared_top
 from zslib.report.tables import (
     HEADINGS,
     ClassLine,
@@ -32,17 +34,16 @@ from zslib.report.tables import (
     protocol_lines,
     score_lines,
 )
+from zslib.report.trends import trend_charts
 
-_NEIGHBOURS, _DESTINATIONS = 5, 3
+_KINDS = ("clean", "transductive", "official", "ceiling")
+_NEIGHBOURS, _DESTINATIONS, _PSEUDO_PICTURES = 5, 3, 4
+_OPEN_MATRICES, _OPEN_PICTURES = 6, 3
 _PANELS = (
     ("miou_seen", "Seen", SEEN),
     ("miou_unseen", "Unseen", UNSEEN),
     ("hiou", "hIoU: their harmonic mean", HARMONIC),
 )
-_CHOICES = {
-    "gamma": ("SPNet-c: calibration gamma", "taken from the probability of every seen class"),
-    "unseen_weight": ("loss weight of unseen classes", "on synthetic features in the classifier"),
-}
 
 
 @dataclass(frozen=True)
@@ -55,33 +56,23 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class ChoiceChart:
-    """One free choice: its curve and the classes that were held out for it."""
-
-    title: str
-    explanation: str
-    chart: Markup
-    held_out: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
 class SplitSection:
     """All that the page says about one split."""
 
     split: Split
     results: list[Result]
-    clean: list[ScoreLine]
-    official: list[ScoreLine]
-    ceiling: list[ScoreLine]
+    scores: dict[str, list[ScoreLine]]
+    """By kind; a kind without a result is missing."""
     bars: list[tuple[str, Markup]]
     classes: list[ClassLine]
     matrices: list[Matrix]
     protocols: list[ProtocolColumns]
     protocol_lines: list[ProtocolLines]
-    """The clean rows and the ceiling, then the official ones: two tables."""
+    """All rows but the official ones, then those: two tables."""
     choices: list[ChoiceChart]
     neighbours: list[Neighbours]
     pictures: list[Row]
+    pseudo_labels: PseudoSection | None
 
     @property
     def unseen_names(self) -> list[str]:
@@ -107,6 +98,16 @@ class Page:
         return max(len(section.results) for section in self.sections)
 
     @property
+    def shows_all_matrices(self) -> bool:
+        """Whether the confusion matrices stand open: many of them would fill screens on end."""
+        return self.methods * len(self.sections) <= _OPEN_MATRICES
+
+    @property
+    def open_pictures(self) -> int:
+        """How many pictures of a split are shown unasked, if the page is of several splits."""
+        return len(self.sections[0].pictures) if len(self.sections) == 1 else _OPEN_PICTURES
+
+    @property
     def class_block_width(self) -> int:
         """Pixels that one block of the table of classes needs."""
         return 100 + 60 * self.methods
@@ -125,8 +126,12 @@ class Page:
                 lines = found.setdefault(result.kind, {})
                 line = lines.setdefault(result.title, [None] * len(self.sections))
                 line[place] = result.scores.hiou
-        kinds = [kind for kind in ("clean", "official", "ceiling") if kind in found]
-        return [(kind, list(found[kind].items())) for kind in kinds]
+        return [(kind, list(found[kind].items())) for kind in _KINDS if kind in found]
+
+    @property
+    def trends(self) -> list[tuple[str, Markup]]:
+        """Charts against K, the large one first; empty where fewer than two splits tell their K."""
+        return trend_charts([result for section in self.sections for result in section.results])
 
 
 def split_section(
@@ -135,30 +140,34 @@ def split_section(
     vectors: Sequence[ClassVectors],
     images: ImageIndex,
     truth: LabelMaps,
+    pseudo_labels: Sequence[PseudoLabels],
     *,
     pictures: int,
 ) -> SplitSection:
     """Gather one split; `truth` holds the raw label maps of the validation images."""
     split = results[0].split
-    clean = [r for r in results if r.kind == "clean"]
-    inductive = [r for r in clean if r.scores.setting == "inductive"]
-    official = [r for r in results if r.kind == "official"]
-    ceiling = [r for r in results if r.is_ceiling]
+    kinds = {kind: [r for r in results if r.kind == kind] for kind in _KINDS}
+    comparable = [r for r in results if r.kind != "official"]
     columns = protocol_columns(results)
     return SplitSection(
         split=split,
         results=results,
-        clean=score_lines(clean, inductive),
-        official=score_lines(official, []),
-        ceiling=score_lines(ceiling, []),
+        scores={kind: score_lines(group) for kind, group in kinds.items() if group},
         bars=_bars(results),
         classes=class_lines(results),
         matrices=[_matrix(result) for result in results],
         protocols=columns,
-        protocol_lines=[protocol_lines(columns, g) for g in (clean + ceiling, official) if g],
-        choices=[_choice_chart(choice) for choice in choices],
+        protocol_lines=[
+            protocol_lines(columns, group) for group in (comparable, kinds["official"]) if group
+        ],
+        choices=[choice_chart(choice) for choice in choices],
         neighbours=nearest_seen(vectors, split, count=_NEIGHBOURS),
         pictures=_pictures(results, images, truth, pictures),
+        pseudo_labels=(
+            pseudo_section(pseudo_labels, images, pictures=_PSEUDO_PICTURES)
+            if pseudo_labels
+            else None
+        ),
     )
 
 
@@ -213,15 +222,6 @@ def _matrix(result: Result) -> Matrix:
     return Matrix(result, chart, found)
 
 
-def _choice_chart(choice: Choice) -> ChoiceChart:
-    plain = choice.parameter.replace("_", " ")
-    title, explanation = _CHOICES.get(choice.parameter, (plain, ""))
-    if not title.startswith("SPNet"):
-        title = f"{METHODS.get(choice.method, choice.method)}: {title}"
-    chart = curve_chart(title, choice.candidates, choice.hiou, chosen=choice.chosen)
-    return ChoiceChart(title, explanation, chart, choice.held_out)
-
-
 def _pictures(
     results: Sequence[Result], images: ImageIndex, truth: LabelMaps, count: int
 ) -> list[Row]:
@@ -230,10 +230,10 @@ def _pictures(
         picture_row(
             image_id,
             images.image(image_id),
-            split.scored_labels(truth[truth.ids.index(image_id)]),
+            split.scored_labels(truth.of(image_id)),
             results,
         )
-        for image_id in choose_pictures(truth, split, count)
+        for image_id in choose_pictures(truth.ids, class_areas(truth), split, count)
     ]
 
 

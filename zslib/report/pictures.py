@@ -6,11 +6,12 @@ unseen class, the pictures in which it covers the most pixels.
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from PIL import Image
 
 from zslib.artifacts.maps import LabelMaps
@@ -20,6 +21,8 @@ from zslib.report.results import Result
 
 _SIDE = 288
 """Longer side of a label map in the page, in pixels; smaller ones grow by a whole factor."""
+
+_COLUMNS = 7
 
 _UNSEEN_COLOURS = (
     *("#E8590C", "#C2255C", "#F2B705", "#7B2CBF", "#FF6B9D"),
@@ -31,6 +34,7 @@ _SEEN_COLOURS = (
 )
 _VOID = (246, 244, 240)
 _OUTLINE, _OUTLINE_ID = (20, 20, 24), 254
+_LOW, _HIGH = np.array([255, 255, 255]), np.array([8, 48, 107])
 
 
 @dataclass(frozen=True)
@@ -61,18 +65,30 @@ class Row:
     legend: tuple[Swatch, ...]
     invented: tuple[Swatch, ...]
 
+    @property
+    def columns(self) -> int:
+        """How many tiles stand side by side: at most 7, and all lines about equally full."""
+        lines = math.ceil(len(self.tiles) / _COLUMNS)
+        return math.ceil(len(self.tiles) / lines)
 
-def choose_pictures(truth: LabelMaps, split: Split, count: int) -> list[str]:
-    """Return the ids of up to `count` pictures, those that show unseen classes first."""
-    areas = np.stack([np.bincount(m.reshape(-1), minlength=256) for m in truth])
+
+def class_areas(maps: LabelMaps) -> Int64[np.ndarray, "i 256"]:
+    """Return how many pixels of each picture have each label."""
+    return np.stack([np.bincount(label_map.reshape(-1), minlength=256) for label_map in maps])
+
+
+def choose_pictures(
+    ids: Sequence[str], areas: Int64[np.ndarray, "i 256"], split: Split, count: int
+) -> list[str]:
+    """Return up to `count` of the ids, pictures that show unseen classes first."""
     ranked = [
         [i for i in np.argsort(-areas[:, c], kind="stable") if areas[i, c]] for c in split.unseen
     ]
     chosen: list[int] = []
     for place in range(max(map(len, ranked), default=0)):
         chosen += [int(order[place]) for order in ranked if place < len(order)]
-    chosen += range(len(truth))
-    return [truth.ids[index] for index in dict.fromkeys(chosen)][:count]
+    chosen += range(len(ids))
+    return [ids[index] for index in dict.fromkeys(chosen)][:count]
 
 
 def picture_row(
@@ -80,25 +96,27 @@ def picture_row(
 ) -> Row:
     """Return the tiles and the legend of one picture."""
     split = results[0].split
-    predictions = [r.predictions[r.predictions.ids.index(image_id)] for r in results]
+    predictions = [r.predictions.of(image_id) for r in results]
     shares = np.max([_shares(prediction) for prediction in predictions], axis=0)
     scored = (*split.unseen, *split.seen)
     shown = [c for c in scored if (truth == c).any()]
     wrong = sorted((c for c in scored if c not in shown and shares[c]), key=lambda c: -shares[c])
     colours = picture_colours([*shown, *wrong], split)
     tiles = [
-        Tile("Image", "", _jpeg(image)),
+        Tile("Image", "", photograph_uri(image)),
         Tile("Truth", "", label_map_uri(truth, colours, split)),
     ]
     for result, prediction in zip(results, predictions, strict=True):
         uri, iou = label_map_uri(prediction, colours, split), _unseen_iou(truth, prediction, split)
         tiles.append(Tile(result.title, result.note, uri, iou))
     visible = [c for c in wrong if shares[c] >= 0.01]
-    legends = [
-        tuple(Swatch(split.classes[c], colours[c], c in split.unseen) for c in ids)
-        for ids in (shown, visible)
-    ]
+    legends = [legend(ids, colours, split) for ids in (shown, visible)]
     return Row(image_id, tuple(tiles), *legends)
+
+
+def legend(ids: Sequence[int], colours: Mapping[int, str], split: Split) -> tuple[Swatch, ...]:
+    """Return the legend of some classes."""
+    return tuple(Swatch(split.classes[c], colours[c], c in split.unseen) for c in ids)
 
 
 def picture_colours(ids: Sequence[int], split: Split) -> dict[int, str]:
@@ -130,7 +148,22 @@ def label_map_uri(
     outlined = np.where(_outline(np.isin(resized, split.unseen)), _OUTLINE_ID, resized)
     picture = Image.fromarray(outlined.astype(np.uint8))
     picture.putpalette(table.tobytes())
-    return _uri(picture, "PNG", optimize=True)
+    return _uri(picture, "PNG")
+
+
+def confidence_uri(confidences: UInt8[np.ndarray, "h w"]) -> str:
+    """Return probabilities in 255ths as a PNG data URI: white for 0, dark blue for 1."""
+    picture = Image.fromarray(_at_page_size(confidences))
+    ramp = np.linspace(0, 1, 256)[:, None]
+    picture.putpalette((_LOW * (1 - ramp) + _HIGH * ramp).round().astype(np.uint8).tobytes())
+    return _uri(picture, "PNG")
+
+
+def photograph_uri(image: Image.Image) -> str:
+    """Return a photograph as a JPEG data URI no larger than its label maps."""
+    small = image.copy()
+    small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    return jpeg_uri(small)
 
 
 def jpeg_uri(image: Image.Image, *, quality: int = 88) -> str:
@@ -168,12 +201,6 @@ def _outline(region: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     padded = np.pad(region, 1)
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return region & ~inner
-
-
-def _jpeg(image: Image.Image) -> str:
-    small = image.copy()
-    small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    return jpeg_uri(small)
 
 
 def _uri(image: Image.Image, kind: str, **options: object) -> str:

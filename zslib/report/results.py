@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from zslib.artifacts.maps import LabelMaps, open_label_maps
-from zslib.artifacts.schemas import CONFUSION, PREDICTIONS
+from zslib.artifacts.maps import PREDICTIONS, LabelMaps, open_label_maps
 from zslib.artifacts.store import open_arrays
 from zslib.benchmark import Split
 from zslib.errors import InputError
+from zslib.metrics import CONFUSION
 from zslib.report.leaderboard import METHODS, Scores
 
 CEILING = "supervised"
@@ -49,8 +49,15 @@ class Result:
 
     @property
     def kind(self) -> str:
-        """How charts tell rows apart: clean, official, or ceiling."""
-        return "ceiling" if self.is_ceiling else self.scores.protocol
+        """What the page keeps apart: clean (inductive), transductive, official, or ceiling."""
+        if self.is_ceiling:
+            return "ceiling"
+        inductive = self.scores.setting == "inductive"
+        return self.scores.protocol if inductive or self.is_official else self.scores.setting
+
+    @property
+    def is_official(self) -> bool:
+        return self.scores.protocol == "official"
 
 
 @dataclass(frozen=True)

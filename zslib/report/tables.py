@@ -117,19 +117,20 @@ class Cost:
     seconds: float
 
 
-def score_lines(results: Sequence[Result], ranked: Sequence[Result]) -> list[ScoreLine]:
-    """Return the leaderboard's lines; `ranked` are the results that compete for the best."""
+def score_lines(results: Sequence[Result]) -> list[ScoreLine]:
+    """Return the leaderboard's lines; only clean inductive results compete for the best."""
     names = (*FIGURES, RESTRICTED)
-    rows = {id(result): row_of("", result.scores) for result in [*results, *ranked]}
-    best = {n: max((round(rows[id(r)][n], 4) for r in ranked), default=None) for n in names}
+    rows = [row_of("", result.scores) for result in results]
+    ranked = [row for row, result in zip(rows, results, strict=True) if result.kind == "clean"]
+    best = {name: max((round(row[name], 4) for row in ranked), default=None) for name in names}
 
-    def cell(result: Result, name: str) -> Cell:
-        row = rows[id(result)]
+    def cell(row: Mapping[str, Any], name: str) -> Cell:
         bounds = (row[f"{name}_low"], row[f"{name}_high"]) if name in BOUNDED else None
-        competes = any(result is other for other in ranked)
+        competes = any(row is other for other in ranked)
         return Cell(row[name], bounds, competes and round(row[name], 4) == best[name])
 
-    return [ScoreLine(r, tuple(cell(r, name) for name in names)) for r in results]
+    lines = zip(results, rows, strict=True)
+    return [ScoreLine(result, tuple(cell(row, name) for name in names)) for result, row in lines]
 
 
 def protocol_columns(results: Sequence[Result]) -> list[ProtocolColumns]:

@@ -4,18 +4,18 @@ How much the generated features weigh in the loss decides the score (the release
 is chosen on seen classes held out from generator and classifier alike (zs3net §9.5).
 """
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from zslib.artifacts.features import DenseMaps, PixelBank
 from zslib.artifacts.maps import LabelMaps
 from zslib.benchmark import Split
-from zslib.classifier import PixelClassifier
+from zslib.classifier import Classifiers, PixelClassifier
 from zslib.losses import weighted_cross_entropy
 from zslib.methods.zs3net.generator import Generator, Generators
 from zslib.params import ClassifierParams
@@ -23,21 +23,33 @@ from zslib.sampling import NaturalRows
 from zslib.selection import Choice, hiou_of, matrix_over, tuning_pairs
 from zslib.training import Curves, Losses, SingleProcess, TrainState, build_optimiser, train
 
+Branch = Callable[[nn.Linear, Float[Tensor, " c"], np.random.Generator], Float[Tensor, ""]]
+"""A further term of each step's loss, of the classifier and the class weights."""
+
+
+@dataclass(frozen=True)
+class Branches:
+    """The branch of a split, and one per draw of held-out seen classes."""
+
+    final: Branch
+    held_out: tuple[Branch, ...]
+
 
 def fit(
     bank: PixelBank,
     tuning: DenseMaps,
     labels: LabelMaps,
-    generators: Generators,
+    generators: Generators[Generator],
     class_embeddings: Float[Tensor, "c e"],
     params: ClassifierParams,
     *,
+    branches: Branches | None = None,
     seed: int,
     curves: Curves | None = None,
-) -> PixelClassifier:
+) -> Classifiers:
     """Return the classifier over all classes; its `meta` tells how the weight was chosen."""
-    choice = choose_unseen_weight(
-        bank, tuning, labels, generators, class_embeddings, params, seed=seed
+    choice, held_out = choose_unseen_weight(
+        bank, tuning, labels, generators, class_embeddings, params, branches=branches, seed=seed
     )
     classifier = fit_classifier(
         bank,
@@ -47,10 +59,12 @@ def fit(
         params,
         unseen_weight=choice.chosen,
         allowed=None,
+        branch=branches.final if branches else None,
         seed=seed,
         curves=curves,
     )
-    return replace(classifier, meta={"unseen_weight": choice.describe(bank.split.classes)})
+    meta = {"unseen_weight": choice.describe(bank.split.classes)}
+    return Classifiers(replace(classifier, meta=meta), held_out)
 
 
 def fit_classifier(
@@ -62,6 +76,7 @@ def fit_classifier(
     *,
     unseen_weight: float,
     allowed: np.ndarray | None,
+    branch: Branch | None = None,
     seed: int,
     curves: Curves | None = None,
 ) -> PixelClassifier:
@@ -80,19 +95,23 @@ def fit_classifier(
     weights[list(split.unseen)] = unseen_weight
     generator.train(params.synthetic_dropout)
 
-    def batches(start: int) -> Iterator[tuple[Tensor, Int64[Tensor, " n"]]]:
+    def batches(start: int) -> Iterator[tuple[Tensor, Tensor, np.random.Generator]]:
         count = max(training.batch_size - len(fake_labels), 1)
         for step in range(start, training.steps):
-            chosen = real_rows.draw(count, np.random.default_rng([seed, step]))
-            yield bank.gather(chosen), torch.from_numpy(bank.labels[chosen].astype(np.int64))
+            rng = np.random.default_rng([seed, step])
+            chosen = real_rows.draw(count, rng)
+            labels = torch.from_numpy(bank.labels[chosen].astype(np.int64))
+            yield bank.gather(chosen), labels, rng
 
-    def step(batch: tuple[Tensor, Tensor]) -> Losses:
-        features, labels = batch
+    def step(batch: tuple[Tensor, Tensor, np.random.Generator]) -> Losses:
+        features, labels, rng = batch
         with torch.no_grad():
             fake = generator.sample(class_embeddings.index_select(0, fake_labels))
         logits = head(torch.cat([features, fake]))
         total, weight = weighted_cross_entropy(logits, torch.cat([labels, fake_labels]), weights)
         loss = total / weight
+        if branch is not None:
+            loss = loss + branch(head, weights, rng)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -115,19 +134,24 @@ def choose_unseen_weight(
     bank: PixelBank,
     tuning: DenseMaps,
     labels: LabelMaps,
-    generators: Generators,
+    generators: Generators[Generator],
     class_embeddings: Float[Tensor, "c e"],
     params: ClassifierParams,
     *,
+    branches: Branches | None = None,
     seed: int,
-) -> Choice:
-    """Score every candidate weight on seen classes held out from generator and classifier."""
+) -> tuple[Choice, tuple[PixelClassifier, ...]]:
+    """Score every candidate weight on seen classes held out from generator and classifier.
+
+    Returns the choice, and each draw's classifier with the chosen weight.
+    """
     outside = bank.rows_outside(tuning.ids)
-    table = []
-    for generator, draw in zip(generators.held_out, generators.draws, strict=True):
-        row = []
-        for weight in params.unseen_weights:
-            classifier = fit_classifier(
+    held_out_branches = branches.held_out if branches else (None,) * len(generators.draws)
+    sources = zip(generators.held_out, held_out_branches, generators.draws, strict=True)
+    tried, table = [], []
+    for generator, branch, draw in sources:
+        classifiers = [
+            fit_classifier(
                 bank,
                 generator,
                 class_embeddings,
@@ -135,9 +159,14 @@ def choose_unseen_weight(
                 params,
                 unseen_weight=weight,
                 allowed=outside,
+                branch=branch,
                 seed=seed,
             )
-            row.append(hiou_of(matrix_over(classifier, tuning_pairs(tuning, labels, draw)), draw))
-        table.append(tuple(row))
+            for weight in params.unseen_weights
+        ]
+        matrices = [matrix_over(c, tuning_pairs(tuning, labels, draw)) for c in classifiers]
+        table.append(tuple(hiou_of(matrix, draw) for matrix in matrices))
+        tried.append(classifiers)
     held_out = tuple(draw.unseen for draw in generators.draws)
-    return Choice(tuple(params.unseen_weights), tuple(table), held_out)
+    choice = Choice(tuple(params.unseen_weights), tuple(table), held_out)
+    return choice, tuple(classifiers[choice.best] for classifiers in tried)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -14,20 +15,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from zslib.artifacts.features import PixelBank
-from zslib.artifacts.schemas import GENERATOR
+from zslib.artifacts.schemas import Schema
 from zslib.artifacts.weights import load_tensors, save_tensors
 from zslib.benchmark import Split
+from zslib.held_out import draw_held_out
 from zslib.losses import guarded_root, squared_mmd
-from zslib.params import GeneratorParams, OptimiserParams, SelectionParams
+from zslib.params import GeneratorParams, GmmnParams, OptimiserParams, SelectionParams
 from zslib.sampling import ClassRows
-from zslib.selection import draw_held_out
 from zslib.training import Curves, Losses, SingleProcess, TrainState, build_optimiser, train
 
+GENERATOR = Schema("generator/1", "generator")
 
-class Generator(nn.Module):
-    """Class embedding and noise -> pixel feature. There is no activation at the output."""
 
-    def __init__(self, embedding_dimension: int, dimension: int, params: GeneratorParams) -> None:
+class Gmmn(nn.Module):
+    """The layers of a generator, and its noise. There is no activation at the output."""
+
+    def __init__(self, embedding_dimension: int, dimension: int, params: GmmnParams) -> None:
         super().__init__()
         self.params = params
         self.layers = nn.Sequential(
@@ -41,6 +44,15 @@ class Generator(nn.Module):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.constant_(layer.bias, 0.01)
 
+    def noise(self, count: int, device: torch.device) -> Float[Tensor, "n z"]:
+        """Draw noise for some features."""
+        draw = torch.randn if self.params.noise == "gaussian" else torch.rand
+        return draw((count, self.params.noise_dimension), device=device)
+
+
+class Generator(Gmmn):
+    """Class embedding and noise -> pixel feature."""
+
     def forward(
         self, class_embeddings: Float[Tensor, "n e"], noise: Float[Tensor, "n z"]
     ) -> Float[Tensor, "n d"]:
@@ -48,13 +60,11 @@ class Generator(nn.Module):
 
     def sample(self, class_embeddings: Float[Tensor, "n e"]) -> Float[Tensor, "n d"]:
         """Generate one feature per row, each with noise of its own."""
-        shape = (len(class_embeddings), self.params.noise_dimension)
-        draw = torch.randn if self.params.noise == "gaussian" else torch.rand
-        return self(class_embeddings, draw(shape, device=class_embeddings.device))
+        return self(class_embeddings, self.noise(len(class_embeddings), class_embeddings.device))
 
 
 def mmd_loss(
-    generated: Float[Tensor, "m d"], real: Float[Tensor, "n d"], params: GeneratorParams
+    generated: Float[Tensor, "m d"], real: Float[Tensor, "n d"], params: GmmnParams
 ) -> Float[Tensor, ""]:
     """Return the generator's loss (zs3net §4.2)."""
     squared = squared_mmd(generated, real, params.bandwidths, kernel=params.kernel)
@@ -107,12 +117,15 @@ def fit_generator(
     return generator
 
 
+Kind = TypeVar("Kind", bound=Gmmn)
+
+
 @dataclass(frozen=True)
-class Generators:
+class Generators(Generic[Kind]):
     """The generator of a split, and one per draw of held-out seen classes."""
 
-    final: Generator
-    held_out: tuple[Generator, ...]
+    final: Kind
+    held_out: tuple[Kind, ...]
     draws: tuple[Split, ...]
 
 
@@ -125,7 +138,7 @@ def fit_generators(
     tuning_ids: Sequence[str],
     seed: int,
     curves: Curves | None = None,
-) -> Generators:
+) -> Generators[Generator]:
     """Train the final generator, and those that choices are made with."""
     draws = draw_held_out(bank.split, selection, seed=seed)
     outside = bank.rows_outside(tuning_ids)
@@ -139,7 +152,7 @@ def fit_generators(
     return Generators(final, held_out, tuple(draws))
 
 
-def save_generators(path: Path, generators: Generators) -> None:
+def save_generators(path: Path, generators: Generators[Kind]) -> None:
     """Publish the generators of a split."""
     final = generators.final
     networks = {"final": final} | {f"draw{i}": g for i, g in enumerate(generators.held_out)}
@@ -155,19 +168,19 @@ def save_generators(path: Path, generators: Generators) -> None:
     save_tensors(path, tensors, schema=GENERATOR, meta=meta)
 
 
-def load_generators(path: Path) -> Generators:
+def load_generators(path: Path, kind: type[Kind]) -> Generators[Kind]:
     """Open and verify the generators of a split. Raises ArtifactError."""
     tensors, meta = load_tensors(path, schema=GENERATOR)
     params = GeneratorParams.model_validate_json(json.dumps(meta["params"]))
 
-    def network(name: str) -> Generator:
+    def network(name: str) -> Kind:
         state = {
             key.removeprefix(f"{name}."): torch.from_numpy(value)
             for key, value in tensors.items()
             if key.startswith(f"{name}.")
         }
         inputs = state["layers.0.weight"].shape[1]
-        generator = Generator(inputs - params.noise_dimension, len(state["layers.3.bias"]), params)
+        generator = kind(inputs - params.noise_dimension, len(state["layers.3.bias"]), params)
         generator.load_state_dict(state)
         return generator
 

@@ -13,13 +13,15 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from zslib.backbones.deeplab import DeepLabV3Plus, Normalise, resize
+from zslib.backbones.network import Normalise, SegmentationNetwork, resize
 from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.classifier import PixelClassifier
 from zslib.datasets.views import BatchOrder, TrainingViews, loader
 from zslib.grids import floor_nearest
 from zslib.losses import weighted_cross_entropy
 from zslib.methods.zs3net.generator import Generator, mmd_loss
+from zslib.methods.zs3net.graph import GraphGenerator
+from zslib.methods.zs3net.official_graph import OfficialGraphBranch
 from zslib.params import ComputeParams, EncoderParams, OfficialParams, OptimiserParams
 from zslib.training import (
     Checkpoint,
@@ -33,7 +35,7 @@ from zslib.training import (
 
 
 def fit(
-    network: DeepLabV3Plus,
+    network: SegmentationNetwork,
     encoder: EncoderParams,
     *,
     images: Sequence[Path],
@@ -41,23 +43,34 @@ def fit(
     class_embeddings: Float[Tensor, "c e"],
     split: Split,
     params: OfficialParams,
+    graph: bool = False,
     seed: int,
     compute: ComputeParams,
     checkpoint: Checkpoint | None = None,
     curves: Curves | None = None,
 ) -> PixelClassifier:
-    """Train on label maps that show unseen classes. Moves the batch statistics of `network`."""
+    """Train on label maps that show unseen classes, with a graph branch (§5) or without.
+
+    Moves the batch statistics of `network`.
+    """
     torch.manual_seed(seed)
     dimension = network.classifier.in_channels
-    generator = Generator(class_embeddings.shape[1], dimension, params.generator)
+    sizes = (class_embeddings.shape[1], dimension, params.generator)
+    generator = Generator(*sizes)
     head = nn.Conv2d(dimension, len(split.classes), 1)
     for parameter in head.parameters():
         nn.init.uniform_(parameter)
     adam = OptimiserParams(name="adam", lr=params.generator.lr, power=0.0)
+    modules: dict[str, nn.Module] = {"network": network, "generator": generator, "head": head}
     optimisers = {
         "generator": build_optimiser(adam, generator.parameters()),
         "head": build_optimiser(params.optimiser, head.parameters()),
     }
+    branch = None
+    if graph:
+        modules["graph"] = second = GraphGenerator(*sizes)
+        optimisers["graph"] = build_optimiser(adam, second.parameters())
+        branch = OfficialGraphBranch(second, class_embeddings, split, params.generator)
     views = TrainingViews(
         images, label_maps, params.augmentation, seed=seed, cache_images=compute.cache_images
     )
@@ -71,9 +84,10 @@ def fit(
         class_embeddings=class_embeddings,
         split=split,
         params=params,
+        branch=branch,
     )
     train(
-        TrainState({"network": network, "generator": generator, "head": head}, optimisers),
+        TrainState(modules, optimisers),
         lambda batch: iteration(batch, optimisers),
         lambda start: iter(loader(views, order, start, steps, workers=compute.workers)),
         steps=steps,
@@ -92,7 +106,7 @@ class Iteration:
 
     def __init__(
         self,
-        network: DeepLabV3Plus,
+        network: SegmentationNetwork,
         encoder: EncoderParams,
         *,
         generator: Generator,
@@ -100,10 +114,12 @@ class Iteration:
         class_embeddings: Float[Tensor, "c e"],
         split: Split,
         params: OfficialParams,
+        branch: OfficialGraphBranch | None = None,
     ) -> None:
         self._network, self._generator, self._head = network, generator, head
         self._normalise = Normalise(encoder.mean, encoder.std)
         self._embeddings, self._split, self._params = class_embeddings, split, params
+        self._branch = branch
         self._weights = torch.ones(len(split.classes))
         self._weights[list(split.unseen)] = params.unseen_weight
 
@@ -122,7 +138,12 @@ class Iteration:
             )
             inputs.append(fake if shows_unseen else features)
             losses += steps
-        loss = self._classify(torch.stack(inputs), labels, optimisers["head"])
+        term = torch.zeros(())
+        if self._branch is not None:
+            term = self._branch.term(
+                real, labels.numpy(), self._head, self._weights, optimisers["graph"]
+            )
+        loss = self._classify(torch.stack(inputs), labels, term, optimisers["head"])
         return {"loss": loss} | ({"mmd": torch.stack(losses).mean()} if losses else {})
 
     def _generate(
@@ -151,12 +172,17 @@ class Iteration:
         return fake.T.reshape(real.shape), losses
 
     def _classify(
-        self, inputs: Float[Tensor, "b d h w"], labels: Tensor, optimiser: torch.optim.Optimizer
+        self,
+        inputs: Float[Tensor, "b d h w"],
+        labels: Tensor,
+        term: Float[Tensor, ""],
+        optimiser: torch.optim.Optimizer,
     ) -> Tensor:
-        """Take one classifier step at full resolution; return the loss, divided by the batch size."""
+        """Take one classifier step on the loss at full resolution, divided by the batch size, and
+        on what else adds to it; return their sum."""
         logits = resize(self._head(inputs), labels.shape[-2:]).permute(0, 2, 3, 1).flatten(0, 2)
         total, weight = weighted_cross_entropy(logits, labels.flatten().long(), self._weights)
-        loss = total / weight.clamp(min=1) / len(inputs)
+        loss = total / weight.clamp(min=1) / len(inputs) + term
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

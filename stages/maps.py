@@ -1,0 +1,61 @@
+"""Extract the feature maps of validation or of unlabelled images."""
+
+from pathlib import Path
+
+import click
+
+from stages.command import EXISTING, Sections, scratch, stage
+
+
+@stage
+@click.option("--images", type=EXISTING, required=True, help="images.json of the index.")
+@click.option("--network", type=EXISTING, required=True)
+@click.option(
+    "--unlabelled", type=EXISTING, help="Seen labels; the training images they leave out are taken."
+)
+def main(
+    section: Sections, *, images: Path, network: Path, unlabelled: Path | None, out: Path
+) -> None:
+    """Cache whole feature maps of the validation images, or of unlabelled training images.
+
+    Where no training image was left out, all of them are taken: their unseen pixels are void.
+    Reads params.yaml:features. Example: python -m stages.maps
+    --images artifacts/world/index/images.json
+    --network artifacts/world/u4/backbone/network.safetensors --out artifacts/world/u4/val_maps.h5
+    """
+    params, compute = section("features"), section("compute")
+
+    from zslib.artifacts.maps import open_labels
+    from zslib.backbones.trained import Backbone
+    from zslib.datasets.index import ImageIndex
+    from zslib.features import Photographs, extract, plan_dense
+    from zslib.training import start_runtime
+
+    index = ImageIndex.load(images)
+    ids = index.ids("val")
+    if unlabelled is not None:
+        labelled = set(open_labels(unlabelled).ids)
+        every = index.ids("train")
+        ids = tuple(image_id for image_id in every if image_id not in labelled) or every
+    backbone, runtime = Backbone.load(network), start_runtime(compute)
+    photographs = Photographs.of(
+        [index.path(image_id) for image_id in ids],
+        [index.size(image_id) for image_id in ids],
+        short_side=params.short_side,
+        stride=backbone.params.feature_stride,
+    )
+    inputs = [images, network] if unlabelled is None else [images, network, unlabelled]
+    with scratch(out, inputs, [params]) as folder:
+        extract(
+            backbone.features_of(runtime),
+            photographs,
+            {out: plan_dense(photographs, ids)},
+            dimension=backbone.params.feature_channels,
+            batch_size=params.batch_size,
+            runtime=runtime,
+            scratch=folder,
+        )
+
+
+if __name__ == "__main__":
+    main()

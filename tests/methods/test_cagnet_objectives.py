@@ -1,0 +1,304 @@
+"""Oracle checks of CaGNet's networks, losses and prior (cagnet §12, Errata)."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from zslib.benchmark import Split
+from zslib.methods.cagnet.networks import (
+    ContextualModule,
+    DiscriminatorClassifier,
+    FeatureGenerator,
+    gate,
+    scale_gates,
+    select_scales,
+)
+from zslib.methods.cagnet.objectives import (
+    adversarial_loss,
+    kl_divergence,
+    mean_group_mmd,
+    reconstruction_loss,
+    runs,
+    synthetic_prior,
+    word_table,
+)
+from zslib.params import CagnetNetworks
+
+PUBLISHED = CagnetNetworks()
+
+
+def rows(*values: tuple[float, ...]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def one_group(generated: Tensor, real: Tensor) -> float:
+    return mean_group_mmd(generated, real, torch.zeros(len(real), dtype=torch.long)).item()
+
+
+# --- reconstruction ------------------------------------------------------------------------------
+
+
+def test_cagnet_oracle_1_mmd_term() -> None:
+    generated, real = rows((0.1, 0.2), (0.9, 0.4)), rows((0.2, 0.1), (0.7, 0.8))
+    assert one_group(generated, real) == pytest.approx(0.1101789735, abs=1e-9)
+    assert one_group(generated, real) ** 2 == pytest.approx(0.0121394062, abs=1e-10)
+
+
+def test_cagnet_oracle_1_mmd_of_a_single_pair() -> None:
+    found = one_group(rows((0, 0)), rows((1, 1)))
+    assert found == pytest.approx(0.8717169144, abs=1e-9)
+    closed_form = sum(1 - np.exp(-1 / b) for b in (2, 5, 10, 20, 40, 60)) ** 0.5
+    assert found == pytest.approx(closed_form, abs=1e-12)
+
+
+LABELS = torch.tensor([3, 3, 3, 7, 7, 3])
+GENERATED = rows((0.1, 0.2), (0.3, 0.4), (0.5, 0.5), (0.2, 0.8), (0.6, 0.1), (0.9, 0.9))
+REAL = rows((0.2, 0.2), (0.3, 0.1), (0.4, 0.6), (0.2, 0.7), (0.8, 0.1), (0.5, 0.9))
+"""Oracle 2 without its void pixel."""
+
+
+def test_cagnet_oracle_2_runs() -> None:
+    assert runs(LABELS).tolist() == [0, 0, 0, 1, 1, 2]
+    for run, term in [((0, 3), 0.045801), ((3, 5), 0.071642), ((5, 6), 0.265281)]:
+        chosen = slice(*run)
+        assert one_group(GENERATED[chosen], REAL[chosen]) == pytest.approx(term, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("mmd_run", 0.1275746), ("mmd_class", 0.0728233), ("l2", 0.33 / 12)]
+)
+def test_cagnet_oracle_2_reconstruction(kind: str, expected: float) -> None:
+    found = reconstruction_loss(GENERATED, REAL, LABELS, kind).item()
+    assert found == pytest.approx(expected, abs=1e-7)
+
+
+def test_cagnet_o5_runs_cross_the_boundary_between_images() -> None:
+    """Two images of 2x2 with labels (1,1/2,2) and (2,void/1,1)."""
+    labels = torch.tensor([1, 1, 2, 2, 2, 255, 1, 1])
+    assert torch.bincount(runs(labels[labels != 255])).tolist() == [2, 3, 2]
+
+
+def test_cagnet_o5_reconstruction_does_not_see_the_order_within_a_run() -> None:
+    order = [2, 0, 1, 4, 3, 5]
+    found = [reconstruction_loss(g, REAL, LABELS, "mmd_run") for g in (GENERATED, GENERATED[order])]
+    assert found[0].item() == pytest.approx(found[1].item(), abs=1e-8)
+    assert reconstruction_loss(GENERATED[order], REAL, LABELS, "l2").item() != pytest.approx(
+        reconstruction_loss(GENERATED, REAL, LABELS, "l2").item()
+    )
+
+
+@pytest.mark.parametrize(("count", "expected"), [(2, 1.49), (50, 0.298), (500, 0.0945)])
+def test_cagnet_o5_short_runs_weigh_more(count: int, expected: float) -> None:
+    torch.manual_seed(0)
+    pairs = [torch.randn(2, count, 600).sigmoid() for _ in range(max(100 // count, 1))]
+    mean = np.mean([one_group(generated, real) for generated, real in pairs])
+    assert mean == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("distance", [1e-3, 1e-4, 1e-5])
+def test_cagnet_e5_mmd_falls_in_proportion_to_a_small_distance(distance: float) -> None:
+    """In single precision value and gradient are lost below 1e-4."""
+    torch.manual_seed(0)
+    real, towards = torch.rand(200, 600), torch.randn(200, 600)
+    generated = (real + distance * towards).requires_grad_()
+    loss = mean_group_mmd(generated, real, torch.zeros(200, dtype=torch.long))
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert loss.item() / distance == pytest.approx(1.15, rel=0.1)
+    assert 1e-3 < generated.grad.norm().item() < 1e-2
+
+
+def test_equal_features_have_no_distance_and_a_finite_gradient() -> None:
+    generated = REAL.clone().requires_grad_()
+    loss = reconstruction_loss(generated, REAL, LABELS, "mmd_run")
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1.1e-6)
+    assert torch.isfinite(generated.grad).all()
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=30))
+def test_runs_are_those_of_itertools(labels: list[int]) -> None:
+    lengths = [len(list(run)) for _, run in itertools.groupby(labels)]
+    assert torch.bincount(runs(torch.tensor(labels))).tolist() == lengths
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=12))
+def test_distances_of_groups_are_those_of_each_by_itself(labels: list[int]) -> None:
+    generator = torch.Generator().manual_seed(len(labels))
+    generated, real = torch.rand(2, len(labels), 3, generator=generator, dtype=torch.float64)
+    ids = torch.tensor(labels)
+    alone = [one_group(generated[ids == c], real[ids == c]) for c in ids.unique()]
+    found = reconstruction_loss(generated, real, ids, "mmd_class").item()
+    assert found == pytest.approx(np.mean(alone), abs=1e-9)
+
+
+# --- adversarial loss, gate, latent code ---------------------------------------------------------
+
+REAL_SCORES, FAKE_SCORES = torch.tensor([0.9, 0.6]), torch.tensor([0.3, 0.5])
+"""Oracle 3 without its void pixel."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "real", "fake", "deceived"),
+    [("l1_sigmoid", 0.25, 0.40, 0.60), ("lsgan", 0.085, 0.17, 0.37)],
+)
+def test_cagnet_oracle_3_adversarial(kind: str, real: float, fake: float, deceived: float) -> None:
+    scale = torch.logit if kind == "l1_sigmoid" else lambda scores: scores
+    on_real, on_fake = scale(REAL_SCORES), scale(FAKE_SCORES)
+    assert adversarial_loss(on_real, 1, kind).item() == pytest.approx(real, abs=1e-6)
+    assert adversarial_loss(on_fake, 0, kind).item() == pytest.approx(fake, abs=1e-6)
+    assert adversarial_loss(on_fake, 1, kind).item() == pytest.approx(deceived, abs=1e-6)
+
+
+F = torch.tensor([[2.0, -1.0, 0.5]])
+MEAN = torch.tensor([[0.5, -1.0, 0.0]])
+LOG_VARIANCE = torch.tensor([[0.0, 0.3, 1.2]])
+
+
+def test_cagnet_oracle_4_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    from zslib.methods.cagnet import networks
+
+    noise = torch.tensor([[1.0, -0.5, 0.25]])
+    monkeypatch.setattr(networks.torch, "randn_like", lambda _: noise)
+    latent = networks.sample_latent(MEAN, LOG_VARIANCE)
+    torch.testing.assert_close(latent, torch.tensor([[1.5, -1.58091712, 0.4555297]]))
+    trained = torch.tensor([[0.97429801, 0.23673469, 0.69125148]])
+    torch.testing.assert_close(gate(F, latent).sigmoid(), trained)
+    evaluated = torch.tensor([[0.96249009, 0.21943852, 0.6791787]])
+    torch.testing.assert_close(gate(F, MEAN).sigmoid(), evaluated)
+
+
+def test_cagnet_oracle_4_kl() -> None:
+    assert kl_divergence(MEAN, LOG_VARIANCE).item() == pytest.approx(0.4033292884, abs=1e-7)
+    terms = [kl_divergence(MEAN[:, [i]], LOG_VARIANCE[:, [i]]).item() for i in range(3)]
+    assert terms == pytest.approx([0.125, 0.5249294, 0.56005846], abs=1e-7)
+
+
+def test_cagnet_oracle_5_selector() -> None:
+    gates = scale_gates(torch.tensor([-2.0, 0.0, 1.0]).view(1, 3, 1, 1))
+    torch.testing.assert_close(gates.flatten(), torch.tensor([0.5, 0.5, 0.73105858]))
+    contexts = [
+        torch.tensor(pair).view(1, 2, 1, 1) for pair in ((1.0, 2.0), (3.0, 0.0), (0.5, 0.5))
+    ]
+    expected = torch.tensor([0.5, 1, 1.5, 0, 0.36552929, 0.36552929])
+    torch.testing.assert_close(select_scales(contexts, gates).flatten(), expected)
+
+
+# --- networks ------------------------------------------------------------------------------------
+
+
+def size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(("classes", "expected"), [(20, 637_974), (33, 651_299), (182, 804_024)])
+def test_cagnet_section_4_sizes_of_discriminator_and_classifier(
+    classes: int, expected: int
+) -> None:
+    released = PUBLISHED.model_copy(update={"dummy_class": True})
+    assert size(DiscriminatorClassifier(600, classes, released)) == expected
+
+
+def test_cagnet_sections_3_and_4_sizes_of_contextual_module_and_generator() -> None:
+    context = ContextualModule(600, PUBLISHED)
+    assert size(context) == 9_523_584
+    parts = (*context.scales, context.selector, context.fusion, context.mean, context.log_variance)
+    expected = (1_382_400, 589_824, 589_824, 20_736, 460_800, 3_240_000, 3_240_000)
+    assert tuple(map(size, parts)) == expected
+    assert size(FeatureGenerator(600, 600, PUBLISHED)) == 4_720_088
+
+
+def test_cagnet_o1_initialisation() -> None:
+    torch.manual_seed(0)
+    context = ContextualModule(600, PUBLISHED)
+    generator = FeatureGenerator(600, 600, PUBLISHED)
+    layers = [layer for layer in generator.layers if isinstance(layer, nn.Linear)]
+    for layer, deviation in [
+        (layers[0], 0.0408),
+        (layers[-1], 0.0527),
+        (context.selector, 0.0170),
+    ]:
+        assert layer.weight.std().item() == pytest.approx(deviation, rel=0.02)
+    assert all(layer.bias.abs().max() == 0 for layer in layers)
+
+
+def small(**changes: object) -> CagnetNetworks:
+    sizes = {"context_channels": 4, "generator_hidden": [8], "generator_dropout": [0.0]}
+    return CagnetNetworks(**sizes | {"shared_hidden": 8} | changes)
+
+
+@pytest.mark.parametrize(("radius", "reached"), [(8, True), (9, False)])
+def test_cagnet_section_3_a_pixel_sees_17_cells_before_the_last_convolution(
+    radius: int, reached: bool
+) -> None:
+    """The last, 3x3 convolutions and the selector add one cell on each side."""
+    torch.manual_seed(0)
+    context, side = ContextualModule(3, small()), 41
+    with torch.no_grad():
+        for convolution in context.scales:
+            convolution.weight.abs_()
+    features = torch.zeros(1, 3, side, side, requires_grad=True)
+    at_scale = features.sigmoid()
+    for convolution in context.scales:
+        at_scale = convolution(at_scale).relu()
+    at_scale[0, 0, 20, 20].backward()
+    assert (features.grad[0, :, 20, 20 + radius].abs().max().item() > 0) == reached
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_cagnet_section_3_the_released_variance_stays_above_one(signed: bool) -> None:
+    torch.manual_seed(0)
+    context = ContextualModule(6, small(signed_log_variance=signed))
+    mean, log_variance = context(torch.randn(2, 6, 5, 7))
+    assert mean.shape == log_variance.shape == (2, 6, 5, 7)
+    assert bool((log_variance < 0).any()) == signed
+
+
+def test_generated_features_lie_where_squashed_ones_do() -> None:
+    torch.manual_seed(0)
+    generated = FeatureGenerator(5, 6, small())(torch.randn(40, 5) * 9, torch.randn(40, 6) * 9)
+    assert generated.shape == (40, 6)
+    assert ((generated >= 0) & (generated <= 1)).all()
+
+
+# --- prior and words -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seen", "unseen", "boost", "each_seen", "each_unseen"),
+    [(15, 5, 9, 1 / 65, 10 / 65), (29, 4, 14, 1 / 89, 15 / 89), (167, 15, 59, 1 / 1067, 60 / 1067)],
+)
+def test_cagnet_oracle_6_synthetic_prior(
+    seen: int, unseen: int, boost: int, each_seen: float, each_unseen: float
+) -> None:
+    classes = [str(index) for index in range(seen + unseen + 1)]
+    hidden = range(seen, seen + unseen)
+    split = Split.from_ids("s", classes, list(hidden), [seen + unseen])
+    prior = synthetic_prior(split, boost)
+    np.testing.assert_allclose(prior[list(split.seen)], each_seen)
+    np.testing.assert_allclose(prior[list(hidden)], each_unseen)
+    assert prior[-1] == 0, "void"
+    assert prior.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("seen", "unseen", "boost", "share"), [(15, 5, 9, 0.7692), (29, 4, 14, 0.6742)]
+)
+def test_cagnet_section_5_share_of_unseen_labels(
+    seen: int, unseen: int, boost: int, share: float
+) -> None:
+    split = Split.from_ids("s", [str(i) for i in range(seen + unseen)], list(range(unseen)), [])
+    assert synthetic_prior(split, boost)[:unseen].sum() == pytest.approx(share, abs=1e-4)
+
+
+def test_cagnet_section_4_void_has_no_word() -> None:
+    table = word_table(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    found = table.index_select(0, torch.tensor([1, 255, 0]))
+    torch.testing.assert_close(found, torch.tensor([[3.0, 4.0], [0.0, 0.0], [1.0, 2.0]]))

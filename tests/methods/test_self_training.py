@@ -1,0 +1,374 @@
+"""Self-training: a classifier that hardly finds unseen classes learns from images that show them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner, Result
+
+from stages import self_train
+from tests import tiny
+from zslib.artifacts.features import DENSE, DenseMaps
+from zslib.artifacts.maps import open_labels, open_pseudo_labels
+from zslib.artifacts.store import write_arrays
+from zslib.benchmark import IGNORE_INDEX, Split
+from zslib.classifier import Classifiers, PixelClassifier
+from zslib.datasets.index import ImageEntry, ImageIndex
+from zslib.errors import InputError
+from zslib.grids import floor_nearest
+from zslib.metrics import scores
+from zslib.params import (
+    LinearTraining,
+    OptimiserParams,
+    PseudoLabelParams,
+    SelfTrainingParams,
+)
+from zslib.selection import matrix_over
+from zslib.self_training.fit import Cells, fit, retrain
+from zslib.self_training.pseudo_labels import pseudo_labels
+from zslib.self_training.tasks import Images, Material
+
+DRAWS = (tiny.SPLIT.hide([0]), tiny.SPLIT.hide([5]))
+TRAINING = LinearTraining(optimiser=OptimiserParams(name="adam", lr=0.03), steps=80, batch_size=128)
+SHARE = SelfTrainingParams(
+    labels=PseudoLabelParams(rule="share", pool="image", candidates=[0.25, 1.0]), training=TRAINING
+)
+RANK = SelfTrainingParams(
+    labels=PseudoLabelParams(rule="rank", candidates=[1.0, 9.0]), training=TRAINING
+)
+
+
+@dataclass(frozen=True)
+class World:
+    """Files as the stages write them, what they hold, and validation maps with all classes."""
+
+    folder: Path
+    material: Material
+    classifiers: Classifiers
+    validation: list[tuple[torch.Tensor, np.ndarray]]
+
+    def miou(self, classifier: PixelClassifier) -> tuple[float, float]:
+        """Return the mean IoU over seen and over unseen classes."""
+        matrix = matrix_over(classifier, iter(self.validation))
+        found = scores(matrix, seen=tiny.SPLIT.seen, unseen=tiny.SPLIT.unseen)
+        return found["miou_seen"], found["miou_unseen"]
+
+
+def noisy_features(labels: np.ndarray, *, seed: int) -> np.ndarray:
+    """Return features that overlap from class to class."""
+    noise = np.random.default_rng([seed, 2]).normal(scale=0.8, size=(*labels.shape, tiny.DIMENSION))
+    return (tiny.features(labels, seed=seed) + noise).astype(np.float16)
+
+
+def write_maps(
+    path: Path, ids: Sequence[str], on_grid: Sequence[np.ndarray], *, tuning: Sequence[str] = ()
+) -> DenseMaps:
+    """Publish noisy feature maps of label maps on the feature grid."""
+    content = [noisy_features(labels, seed=len(ids) + i) for i, labels in enumerate(on_grid)]
+    arrays = {
+        "grids": np.array([labels.shape for labels in on_grid], np.int32),
+        "features": np.concatenate([m.reshape(-1, tiny.DIMENSION) for m in content]),
+    }
+    write_arrays(path, arrays, schema=DENSE, meta={"ids": list(ids), "tuning": list(tuning)})
+    return DenseMaps.open(path)
+
+
+def doubtful(split: Split, *, doubt: float = 8.0) -> PixelClassifier:
+    """Return the classifier that knows every class's mean, and scores the unseen ones too low."""
+    means = torch.from_numpy(tiny.features(np.arange(9, dtype=np.uint8), seed=0)).float()
+    bias = -means.square().sum(1) / 2
+    bias[list(split.unseen)] -= doubt
+    return PixelClassifier(split, means, bias)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """24 labelled images, six of them for tuning; 12 that show unseen classes; images of 12 pixels."""
+    folder = tmp_path_factory.mktemp("world")
+    seen = scenes(24, tiny.SPLIT.seen, seed=0)
+    hidden = scenes(12, range(9), seed=1)
+    everything = tiny.label_maps(12, range(9), seed=2)
+    names = [f"unlabelled{index:02}" for index in range(12)]
+    ids = tiny.image_ids(24)
+    tiny.write_labels(folder / "labels.h5", [doubled(labels) for labels in seen])
+    entries = [
+        ImageEntry(id=name, role="train", path=name, width=12, height=12, xxh3="") for name in names
+    ]
+    ImageIndex(root=".", images=tuple(entries)).save(folder / "images.json")
+    classifiers = Classifiers(doubtful(tiny.SPLIT), tuple(doubtful(draw) for draw in DRAWS))
+    classifiers.save(folder / "clean")
+    validation = write_maps(folder / "val.h5", names, everything)
+    return World(
+        folder,
+        Material(
+            write_maps(folder / "maps.h5", ids, seen, tuning=ids[:6]),
+            open_labels(folder / "labels.h5"),
+            write_maps(folder / "unlabelled.h5", names, hidden),
+            dict.fromkeys(names, (12, 12)),
+        ),
+        classifiers,
+        [(f.float(), labels) for f, labels in zip(validation, everything, strict=True)],
+    )
+
+
+def scenes(count: int, classes: Sequence[int], *, seed: int) -> list[np.ndarray]:
+    """Return label maps that show three classes each."""
+    rng = np.random.default_rng(seed)
+    shown = [rng.choice(classes, 3, replace=False).tolist() for _ in range(count)]
+    return [tiny.label_maps(1, three, seed=seed + i)[0] for i, three in enumerate(shown)]
+
+
+def doubled(labels: np.ndarray) -> np.ndarray:
+    """Return the label map of an image of twice the size."""
+    return np.kron(labels, np.ones((2, 2), np.uint8))
+
+
+def self_train_in(
+    folder: Path, world: World, params: SelfTrainingParams, *, seed: int = 0, **options: object
+) -> PixelClassifier:
+    given = {"classifiers": world.classifiers, "material": world.material} | options
+    return fit(**given, params=params, label_rule=floor_nearest, folder=folder, seed=seed)
+
+
+@dataclass(frozen=True)
+class SelfTrained:
+    """What one run with seed 0 left behind."""
+
+    params: SelfTrainingParams
+    folder: Path
+    classifier: PixelClassifier
+    curves: tiny.RecordedCurves
+
+
+@pytest.fixture(scope="module", params=[SHARE, RANK], ids=["share", "rank"])
+def trained(
+    request: pytest.FixtureRequest, world: World, tmp_path_factory: pytest.TempPathFactory
+) -> SelfTrained:
+    folder, curves = tmp_path_factory.mktemp("trained") / "st", tiny.RecordedCurves()
+    classifier = self_train_in(folder, world, request.param, curves=curves)
+    return SelfTrained(request.param, folder, classifier, curves)
+
+
+# --- what it brings ------------------------------------------------------------------------------
+
+
+def test_unseen_classes_gain_and_seen_ones_lose_nothing(world: World, trained: SelfTrained) -> None:
+    seen_before, unseen_before = world.miou(world.classifiers.final)
+    seen_after, unseen_after = world.miou(trained.classifier)
+    assert unseen_after > unseen_before + 0.2
+    assert seen_after >= seen_before
+
+
+def test_the_loss_decreases(trained: SelfTrained) -> None:
+    losses = trained.curves.series("loss")
+    assert len(losses) == TRAINING.steps, "the curves are those of the final training alone"
+    assert np.mean(losses[-8:]) < np.mean(losses[:8])
+
+
+def test_a_hidden_layer_learns_too(world: World, tmp_path: Path) -> None:
+    """CaGNet's form: squashed features, one hidden layer."""
+    first = world.classifiers.final
+    eye = torch.eye(tiny.DIMENSION)
+
+    def deep(classifier: PixelClassifier) -> PixelClassifier:
+        """Undo the sigmoid around 1/2 and pass everything through the ReLU."""
+        weight = torch.cat([4 * eye, -4 * eye])
+        bias = torch.cat([torch.full((tiny.DIMENSION,), -2.0), torch.full((tiny.DIMENSION,), 2.0)])
+        last = torch.cat([classifier.weight, -classifier.weight], dim=1)
+        return replace(classifier, weight=last, hidden=(weight, bias), squash=True)
+
+    classifiers = Classifiers(deep(first), tuple(map(deep, world.classifiers.held_out)))
+    found = self_train_in(tmp_path / "st", world, SHARE, classifiers=classifiers)
+    assert found.squash
+    assert found.hidden is not None
+    assert not torch.equal(found.hidden[0], deep(first).hidden[0])
+    assert world.miou(found)[1] > world.miou(classifiers.final)[1]
+    assert not any(t.requires_grad for t in (found.weight, found.bias, *found.hidden))
+    saved = PixelClassifier.load(tmp_path / "st" / "classifier.safetensors")
+    assert torch.equal(saved.hidden[0], found.hidden[0])
+
+
+def test_the_same_seed_gives_the_same_bytes(
+    world: World, trained: SelfTrained, tmp_path: Path
+) -> None:
+    torch.rand(7)  # the state of the global generator must not matter
+    self_train_in(tmp_path / "again", world, trained.params)
+    for name in ("pseudo_labels.h5", "classifier.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (trained.folder / name).read_bytes()
+
+
+def test_another_seed_gives_other_weights(world: World, tmp_path: Path) -> None:
+    found = [self_train_in(tmp_path / str(seed), world, SHARE, seed=seed) for seed in (0, 1)]
+    assert not torch.equal(found[0].weight, found[1].weight)
+
+
+def test_the_choice_was_made_on_hidden_seen_classes(trained: SelfTrained) -> None:
+    choice = trained.classifier.meta[trained.params.labels.rule]
+    assert choice["candidates"] == trained.params.labels.candidates
+    assert choice["held_out"] == [["r disc"], ["b box"]]
+    best = np.argmax(np.mean(choice["hiou"], axis=0))
+    assert choice["chosen"] == choice["candidates"][best]
+    assert np.min(choice["hiou"]) >= 0
+    assert np.max(choice["hiou"]) > 0.5
+
+
+def test_pseudo_labels_are_those_of_the_rule_at_the_images_own_size(
+    world: World, trained: SelfTrained
+) -> None:
+    rule = trained.params.labels
+    chosen = trained.classifier.meta[rule.rule]["chosen"]
+    labels, confidences = open_pseudo_labels(trained.folder / "pseudo_labels.h5")
+    assert labels.ids == world.material.unlabelled.ids
+    assert Split.described(dict(labels.meta)) == tiny.SPLIT
+    void = np.full((12, 12), IGNORE_INDEX, np.uint8)
+    for name, features in zip(labels.ids, world.material.unlabelled, strict=True):
+        logits = world.classifiers.final.logits(features, (12, 12))
+        (expected,) = pseudo_labels(logits, void, tiny.UNSEEN, rule, [chosen])
+        np.testing.assert_array_equal(labels.of(name), expected)
+        assert (confidences.of(name)[expected != IGNORE_INDEX] > 0).all()
+        assert (confidences.of(name)[expected == IGNORE_INDEX] == 0).all()
+
+
+# --- what it is given ----------------------------------------------------------------------------
+
+
+def test_nothing_is_known_of_images_that_were_left_out(world: World) -> None:
+    task = world.material.task(tiny.SPLIT)
+    assert task.labelled.maps.ids == world.material.train.ids
+    assert all((known == IGNORE_INDEX).all() for _, known in task.unlabelled)
+    assert {known.shape for _, known in task.unlabelled} == {(12, 12)}
+
+
+@pytest.mark.parametrize("draw", DRAWS, ids=lambda draw: str(draw.unseen))
+def test_a_draw_hides_its_classes_and_leaves_tuning_images_out(world: World, draw: Split) -> None:
+    task = world.material.held_out_task(draw)
+    labelled, hidden = task.labelled.maps.ids, task.unlabelled.maps.ids
+    assert sorted(labelled + hidden) == list(world.material.train.ids[6:])
+    for name in labelled:
+        assert not draw.shows_unseen(world.material.labels.of(name))
+        np.testing.assert_array_equal(task.labelled.known(name), world.material.labels.of(name))
+    for name in hidden:
+        assert draw.shows_unseen(world.material.labels.of(name))
+        assert (task.unlabelled.known(name) == IGNORE_INDEX).all()
+
+
+def test_where_no_image_was_left_out_the_seen_labels_stay(world: World, tmp_path: Path) -> None:
+    """CaGNet's setting: unlabelled are the void pixels of the training images."""
+    train = world.material.train
+    material = replace(world.material, unlabelled=train.only(train.ids))
+    draw = DRAWS[0]
+    task = material.held_out_task(draw)
+    assert len(task.labelled) == 0
+    assert task.unlabelled.maps.ids == train.ids[6:]
+    for name in task.unlabelled.maps.ids:
+        expected = draw.seen_labels(material.labels.of(name))
+        np.testing.assert_array_equal(task.unlabelled.known(name), expected)
+    self_train_in(tmp_path / "st", world, RANK, material=material)
+    labels, _ = open_pseudo_labels(tmp_path / "st" / "pseudo_labels.h5")
+    for name in labels.ids:
+        seen = material.labels.of(name)
+        np.testing.assert_array_equal(labels.of(name)[seen != IGNORE_INDEX], seen[seen != 255])
+
+
+def test_tuning_images_teach_nothing_while_a_choice_is_made(world: World) -> None:
+    """Their features may be anything: the classifiers that compete stay what they are."""
+    train = world.material.train
+    garbled = train.features.copy()
+    garbled[: 6 * 36] = 7.0
+    material = replace(world.material, train=replace(train, features=garbled))
+    for draw, classifier in zip(DRAWS, world.classifiers.held_out, strict=True):
+        found = [
+            retrain(
+                classifier,
+                [Cells.of(m.held_out_task(draw).labelled, floor_nearest)],
+                TRAINING,
+                seed=0,
+            )
+            for m in (world.material, material)
+        ]
+        assert torch.equal(found[0].weight, found[1].weight)
+
+
+def test_cells_are_the_labelled_ones_of_their_maps(world: World) -> None:
+    maps = world.material.train.only(world.material.train.ids[3:5])
+    images = Images(maps, world.material.labels.of)
+    cells = Cells.of(images, floor_nearest)
+    features, labels = cells.gather(np.arange(len(cells)))
+    on_grid = np.concatenate([known[::2, ::2].reshape(-1) for _, known in images])
+    expected = torch.cat([f.flatten(0, 1) for f, _ in images]).float()
+    np.testing.assert_array_equal(labels, on_grid[on_grid != IGNORE_INDEX])
+    torch.testing.assert_close(features, expected[torch.from_numpy(on_grid != IGNORE_INDEX)])
+
+
+def test_a_draw_that_no_image_shows_is_one_clear_error(world: World) -> None:
+    train = world.material.train
+    material = replace(world.material, train=replace(train, meta={"tuning": train.ids}))
+    with pytest.raises(InputError, match=r"the 24 tuning images shows b box; lower tuning_images"):
+        material.held_out_task(DRAWS[1])
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def run_stage(world: World, project: Path, out: Path, **options: Path) -> Result:
+    """Run the command with the project's parameters, but a short training."""
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["self_training"]["zs3net"]["labels"]["candidates"] = [1.0]
+    params["self_training"]["zs3net"]["training"]["steps"] = 20
+    (out.parent / "params.yaml").write_text(yaml.safe_dump(params))
+    given = {
+        "classifiers": world.folder / "clean",
+        "maps": world.folder / "maps.h5",
+        "unlabelled": world.folder / "unlabelled.h5",
+        "labels": world.folder / "labels.h5",
+        "images": world.folder / "images.json",
+        "curves": out.parent / "curves",
+        "out": out,
+        "params": out.parent / "params.yaml",
+    } | options
+    arguments = [part for name, path in given.items() for part in (f"--{name}", str(path))]
+    return CliRunner().invoke(self_train.main, ["--method", "zs3net", *arguments])
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_stage_writes_both_artifacts(world: World, project: Path, elsewhere: Path) -> None:
+    run = run_stage(world, project, elsewhere / "st")
+    assert run.exit_code == 0, run.output
+    assert {path.name for path in (elsewhere / "st").iterdir()} == {
+        "pseudo_labels.h5",
+        "classifier.safetensors",
+    }
+    found = PixelClassifier.load(elsewhere / "st/classifier.safetensors")
+    assert world.miou(found)[1] > world.miou(world.classifiers.final)[1]
+
+
+@pytest.mark.parametrize("option", ["maps", "unlabelled"])
+def test_maps_of_another_backbone_are_refused(
+    world: World, project: Path, elsewhere: Path, option: str
+) -> None:
+    arrays = {"grids": np.array([[1, 1]], np.int32), "features": np.zeros((1, 5), np.float16)}
+    meta = {"ids": ["unlabelled00"], "tuning": []}
+    write_arrays(elsewhere / "foreign.h5", arrays, schema=DENSE, meta=meta)
+    run = run_stage(world, project, elsewhere / "st", **{option: elsewhere / "foreign.h5"})
+    assert run.exit_code == 2
+    assert "foreign.h5: features of 5 dimensions" in run.output
+    assert str(world.folder / "clean") in run.output
+    assert not (elsewhere / "st").exists()
+
+
+def test_labels_of_another_split_are_refused(world: World, project: Path, elsewhere: Path) -> None:
+    other = Split.from_ids("other", tiny.CLASSES, (1,), ())
+    maps = tiny.label_maps(24, other.seen, seed=0)
+    tiny.write_labels(elsewhere / "labels.h5", maps, split=other)
+    run = run_stage(world, project, elsewhere / "st", labels=elsewhere / "labels.h5")
+    assert run.exit_code == 2
+    assert "labels.h5 are of different splits" in run.output
