@@ -1,3 +1,3 @@
 """Timings of the hot paths against their alternatives: `make bench`, python -m benchmarks NAME."""
 
-NAMES = ("sampling", "confusion", "generator", "extraction", "pseudo_labels", "graphs")
+NAMES = ("sampling", "confusion", "generator", "cagnet", "extraction", "pseudo_labels", "graphs")

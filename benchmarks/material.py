@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from zslib.artifacts.features import BANK, PixelBank
+from zslib.artifacts.features import BANK, DENSE, DenseMaps, PixelBank
 from zslib.artifacts.store import write_arrays
 from zslib.benchmark import Split
 from zslib.params import Params, load_params
@@ -28,6 +28,20 @@ def draw_bank(
     ids = [f"{index:06d}" for index in range(images)]
     write_arrays(path, arrays, schema=BANK, meta={"labels": split.describe(), "ids": ids})
     return PixelBank.open(path)
+
+
+def draw_maps(
+    path: Path, *, images: int, grid: tuple[int, int], dimension: int, seed: int = 0
+) -> DenseMaps:
+    """Write random feature maps of one size, and open them."""
+    rng = np.random.default_rng(seed)
+    cells = images * grid[0] * grid[1]
+    arrays = {
+        "features": rng.random((cells, dimension), dtype=np.float32).astype(np.float16),
+        "grids": np.array([grid] * images, np.int32),
+    }
+    write_arrays(path, arrays, schema=DENSE, meta={"ids": [f"{i:06d}" for i in range(images)]})
+    return DenseMaps.open(path)
 
 
 def draw_photographs(

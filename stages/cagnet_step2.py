@@ -32,7 +32,7 @@ def main(
     ... --out artifacts/world/u4/cagnet/clean
     """
     first, params = section(f"{recipe}.step1"), section(f"{recipe}.step2")
-    selection, seed = section("selection"), section("seed")
+    selection, seed, compute = section("selection"), section("seed"), section("compute")
 
     import torch
 
@@ -42,7 +42,7 @@ def main(
     from zslib.held_out import draw_held_out
     from zslib.methods.cagnet.step1 import Step1
     from zslib.methods.cagnet.step2 import fit
-    from zslib.training import Curves
+    from zslib.training import Curves, start_runtime
 
     recorded, networks = Curves(curves, every=50), Step1.load(step1)
     clean = recipe == "cagnet"
@@ -56,6 +56,7 @@ def main(
         step1=first,
         draws=draw_held_out(networks.split, selection, seed=seed) if clean else [],
         seed=seed,
+        runtime=start_runtime(compute.on_one_device()),
         curves=recorded,
     )
     classifiers.save(out)

@@ -375,6 +375,8 @@ class Zs3netParams(Section):
 
     official_splits: list[str]
     """Splits that the released training loop is run on as well; it is the costly one."""
+    zs5net_splits: list[str]
+    """Splits on which self-training trains the whole network as well, at the backbone's cost."""
     vectors: VectorRecipe
     generator: GeneratorParams
     classifier: ClassifierParams
@@ -465,6 +467,22 @@ class CagnetStep2(CagnetPlayers):
     held-out seen classes."""
 
 
+class CagnetEndToEnd(Section):
+    """Step 1 with the backbone learning along (cagnet §2, §5); the players learn as in `step1`."""
+
+    steps: int = Field(ge=1)
+    batch_size: int = Field(8, ge=1)
+    augmentation: AugmentationParams
+    scales: list[float] = Field([1.0, 0.5, 0.75], min_length=1)
+    """The classifier sees all of them; everything else, the first."""
+    optimiser: SteppedOptimiserParams
+    """Of the encoder; the others' rates are multiples of its."""
+    context_lr_factor: float = Field(5.0, gt=0)
+    head_lr_factor: float = Field(10.0, gt=0)
+    bias_lr_factor: float = Field(20.0, gt=0)
+    """Of the head's biases."""
+
+
 class CagnetRecipe(Section):
     """All that decides how CaGNet is trained on cached features."""
 
@@ -479,8 +497,11 @@ class CagnetParams(CagnetRecipe):
 
     official_splits: list[str]
     """Splits that are trained with the released code's losses as well."""
+    end_to_end_splits: list[str]
+    """Splits whose backbone learns along as well; it is the costly form."""
     vectors: VectorRecipe
     official: CagnetRecipe
+    end_to_end: CagnetEndToEnd
 
 
 # --- scoring and machine -------------------------------------------------------------------------

@@ -40,10 +40,10 @@ from zslib.training import Checkpoint, SingleProcess, build_optimiser, poly_lr, 
 ADAM = SteppedOptimiserParams(name="adam", lr=4e-3)
 NETWORKS = CagnetNetworks(
     context_channels=4,
-    generator_hidden=[64],
+    generator_hidden=[128],
     generator_dropout=[0.0],
     shared_hidden=64,
-    shared_dropout=0.1,
+    shared_dropout=0.5,
 )
 PAPER = CagnetObjectives(kl_weight=3.0)
 RELEASED = CagnetObjectives(
@@ -55,7 +55,7 @@ RELEASED = CagnetObjectives(
 STEP1 = CagnetStep1(
     networks=NETWORKS,
     objectives=PAPER,
-    steps=150,
+    steps=120,
     batch_size=8,
     rows=128,
     crop=6,
@@ -66,7 +66,7 @@ STEP1 = CagnetStep1(
     fake_weight=0.0,
 )
 STEP2 = CagnetStep2(
-    steps=120,
+    steps=80,
     block=5,
     batch_size=12,
     rows=128,
@@ -75,9 +75,9 @@ STEP2 = CagnetStep2(
     discriminator=ADAM,
     real_weight=0.75,
     fake_weight=0.25,
-    synthetic_weight=1.0,
+    synthetic_weight=5.0,
     generator_weight=0.0,
-    unseen_boosts=[0.0, 3.0],
+    unseen_boosts=[0.0, 5.0],
 )
 OFFICIAL1 = STEP1.model_copy(
     update={
@@ -126,7 +126,11 @@ def write_all(folder: Path, world: World, networks: Step1) -> tuple[DenseMaps, P
 
 
 def second_step(
-    world: World, networks: Step1, first: CagnetStep1 = STEP1, **options: object
+    world: World,
+    networks: Step1,
+    first: CagnetStep1 = STEP1,
+    params: CagnetStep2 = STEP2,
+    **options: object,
 ) -> Classifiers:
     with TemporaryDirectory() as folder:
         gated, bank = write_all(Path(folder), world, networks)
@@ -136,8 +140,9 @@ def second_step(
             world.labels,
             networks.players,
             world.class_embeddings,
-            STEP2,
+            params,
             step1=first,
+            runtime=SingleProcess(),
             **options,
         )
 
@@ -173,10 +178,10 @@ def gated_map(networks: Step1, features: Tensor) -> Tensor:
 
 class TestCagnet(ZeroShotMethodTester):
     def fit(
-        self, world: World, *, seed: int, curves: tiny.RecordedCurves | None = None
+        self, world: GatedWorld, *, seed: int, curves: tiny.RecordedCurves | None = None
     ) -> PixelClassifier:
         draws = draw_held_out(tiny.SPLIT, world.selection, seed=seed)
-        networks = first_step(world, seed=seed)
+        networks = world.networks if seed == 0 else first_step(world, seed=seed)
         return second_step(world, networks, draws=draws, seed=seed, curves=curves).final
 
 
@@ -443,8 +448,11 @@ def test_a_bank_without_allowed_rows_is_refused(written: tuple[DenseMaps, PixelB
 
 
 def test_the_draws_classifiers_are_those_of_the_choice(world: World, trained: Step1) -> None:
-    draws = draw_held_out(tiny.SPLIT, world.selection, seed=0)
-    found = second_step(world, trained, draws=draws, seed=0)
+    draws, short = draw_held_out(tiny.SPLIT, world.selection, seed=0), {"steps": 4}
+    found = second_step(
+        world, trained, STEP1.model_copy(update=short), STEP2.model_copy(update=short),
+        draws=draws, seed=0,
+    )  # fmt: skip
     assert [one.split for one in found.held_out] == draws
     held_out = found.final.meta["unseen_boost"]["held_out"]
     assert [[tiny.CLASSES[c] for c in draw.unseen] for draw in draws] == held_out
@@ -463,7 +471,8 @@ def test_players_of_a_draw_see_neither_its_classes_nor_the_tuning_images(
     outside = bank.rows_outside(gated.tuning.ids)
     short = STEP1.model_copy(update={"steps": 10})
     embeddings = world.class_embeddings
-    players = step1.fit_players(spoilt, embeddings, draw, short, allowed=outside, seed=0)
+    options = {"allowed": outside, "seed": 0, "runtime": SingleProcess()}
+    players = step1.fit_players(spoilt, embeddings, draw, short, **options)
     fitted = step2.fit_mixed(
         spoilt,
         players,
@@ -472,8 +481,7 @@ def test_players_of_a_draw_see_neither_its_classes_nor_the_tuning_images(
         STEP2.model_copy(update={"steps": 10}),
         objectives=PAPER,
         unseen_boost=1.0,
-        allowed=outside,
-        seed=0,
+        **options,
     )
     assert torch.isfinite(fitted.weight).all()
 
@@ -489,6 +497,7 @@ def mixed(world: World, trained: Step1, folder: Path, **options: object) -> Pixe
         arguments.pop("params", STEP2),
         allowed=np.ones(len(bank.labels), bool),
         seed=0,
+        runtime=SingleProcess(),
         **arguments,
     )
 
@@ -549,7 +558,8 @@ def test_the_released_recipe_chooses_nothing_and_leaves_its_dummy_class_behind(
 ) -> None:
     networks = first_step(world, OFFICIAL1)
     assert networks.players.discriminator.classes.out_features == 10
-    found = second_step(world, networks, OFFICIAL1, draws=[], seed=0)
+    short = STEP2.model_copy(update={"steps": 12})
+    found = second_step(world, networks, OFFICIAL1, short, draws=[], seed=0)
     assert found.held_out == ()
     assert found.final.meta == {}
     assert found.final.weight.shape[0] == 9

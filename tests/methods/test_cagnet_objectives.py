@@ -1,6 +1,7 @@
 """Oracle checks of CaGNet's networks, losses and prior (cagnet §12, Errata)."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from zslib.benchmark import Split
+from zslib.embeddings.table import ClassVectors, class_embeddings
+from zslib.embeddings.words import open_word_vectors
 from zslib.methods.cagnet.networks import (
     ContextualModule,
     DiscriminatorClassifier,
@@ -27,6 +30,7 @@ from zslib.methods.cagnet.objectives import (
     synthetic_prior,
     word_table,
 )
+from zslib.metrics import class_iou, scores
 from zslib.params import CagnetNetworks
 
 PUBLISHED = CagnetNetworks()
@@ -302,3 +306,96 @@ def test_cagnet_section_4_void_has_no_word() -> None:
     table = word_table(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
     found = table.index_select(0, torch.tensor([1, 255, 0]))
     torch.testing.assert_close(found, torch.tensor([[3.0, 4.0], [0.0, 0.0], [1.0, 2.0]]))
+
+
+PUBLISHED_VECTORS = Path(__file__).parents[3] / "shared" / "vectors"
+
+
+def published(benchmark: str, names: list[str]) -> list[ClassVectors]:
+    """Return the published rows of both sources, in CaGNet's order."""
+    tables = []
+    for source in ("fasttext", "word2vec"):
+        file = PUBLISHED_VECTORS / f"{benchmark}_{source}-300.bin"
+        rows = open_word_vectors(file, "binary")[names]
+        tables.append(ClassVectors(source, tuple(names), rows, {}))
+    return tables
+
+
+needs_published = pytest.mark.skipif(
+    not PUBLISHED_VECTORS.is_dir(),
+    reason="the published class vectors (../shared/vectors) are not here",
+)
+
+
+@needs_published
+def test_cagnet_oracle_9_words_of_voc() -> None:
+    train, bus = class_embeddings(published("spnet_voc21", ["train", "bus"]), "unit")
+    np.testing.assert_allclose(train[:3], (-0.00064031, -0.07642136, -0.00918925), atol=1e-7)
+    np.testing.assert_allclose(train[300:303], (-0.00068346, 0.05848546, 0.01455993), atol=1e-7)
+    assert train @ bus == pytest.approx(0.5544535, abs=1e-6)
+
+
+@needs_published
+def test_cagnet_oracle_9_words_of_context_weigh_both_sources_alike() -> None:
+    """As shipped, fastText holds two thirds of the norm; here each source has half of it."""
+    tables = published("cagnet_context34", ["cat", "dog"])
+    raw = class_embeddings(tables, "none").astype(np.float64)
+    shipped = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+    np.testing.assert_allclose(shipped[0, :3], (-0.026173, -0.0180975, 0.019967), atol=1e-6)
+    np.testing.assert_allclose(shipped[0, 300:303], (0.0023762, 0.0393369, -0.0549587), atol=1e-6)
+    assert (shipped[0, :300] ** 2).sum() == pytest.approx(0.6572425, abs=1e-6)
+    assert shipped[0] @ shipped[1] == pytest.approx(0.7029618, abs=1e-6)
+    cat, dog = class_embeddings(tables, "unit")
+    assert cat @ dog == pytest.approx(0.7163147, abs=1e-6)
+    assert (cat[:300] ** 2).sum() == pytest.approx(0.5, abs=1e-6)
+
+
+@needs_published
+@pytest.mark.parametrize(
+    ("benchmark", "unseen", "seen", "expected"),
+    [
+        ("spnet_voc21", "pottedplant", "bottle", 0.258),
+        ("spnet_voc21", "sheep", "cow", 0.599),
+        ("spnet_voc21", "sofa", "chair", 0.519),
+        ("spnet_cocostuff182", "tree", "bush", 0.44745),
+    ],
+)
+def test_cagnet_section_7_nearest_seen_classes(
+    benchmark: str, unseen: str, seen: str, expected: float
+) -> None:
+    one, other = class_embeddings(published(benchmark, [unseen, seen]), "unit")
+    assert one @ other == pytest.approx(expected, abs=6e-4)
+
+
+# --- metrics -------------------------------------------------------------------------------------
+
+MATRIX = np.array([[6, 1, 0, 1], [2, 5, 0, 0], [1, 0, 1, 2], [0, 3, 1, 0]])
+
+
+def test_cagnet_oracle_8_metrics() -> None:
+    np.testing.assert_allclose(class_iou(MATRIX), [0.545455, 0.454545, 0.2, 0], atol=1e-6)
+    found = scores(MATRIX, seen=(0, 1), unseen=(2, 3))
+    expected = {
+        "pixel_accuracy": 0.5217391,
+        "mean_accuracy": 0.4285714,
+        "miou": 0.3,
+        "miou_seen": 0.5,
+        "miou_unseen": 0.1,
+        "hiou": 0.1666667,
+        "fwiou": 0.3628458,
+        "pixel_accuracy_unseen": 0.125,
+        "mean_accuracy_unseen": 0.125,
+    }
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-7)
+
+
+@pytest.mark.parametrize(("predicted", "miou"), [(0, 0.3), (1, 0.2218182)])
+def test_cagnet_oracle_8_a_class_without_ground_truth_counts_once_predicted(
+    predicted: int, miou: float
+) -> None:
+    matrix = np.zeros((5, 5), np.int64)
+    matrix[:4, :4] = MATRIX
+    matrix[0, 0] -= predicted
+    matrix[0, 4] += predicted
+    found = scores(matrix, seen=(0, 1, 4), unseen=(2, 3))
+    assert found["miou"] == pytest.approx(miou, abs=1e-7)

@@ -9,17 +9,26 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner, Result
+from PIL import Image
 
-from stages import self_train
+from stages import self_train, zs5net
 from tests import tiny
 from zslib.artifacts.features import DENSE, DenseMaps
-from zslib.artifacts.maps import open_labels, open_pseudo_labels
+from zslib.artifacts.maps import (
+    LABELS,
+    open_labels,
+    open_pseudo_labels,
+    write_label_maps,
+    write_pseudo_labels,
+)
 from zslib.artifacts.store import write_arrays
+from zslib.backbones.trained import Backbone
 from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.classifier import Classifiers, PixelClassifier
 from zslib.datasets.index import ImageEntry, ImageIndex
 from zslib.errors import InputError
 from zslib.grids import floor_nearest
+from zslib.methods import supervised
 from zslib.metrics import scores
 from zslib.params import (
     LinearTraining,
@@ -31,6 +40,7 @@ from zslib.selection import matrix_over
 from zslib.self_training.fit import Cells, fit, retrain
 from zslib.self_training.pseudo_labels import pseudo_labels
 from zslib.self_training.tasks import Images, Material
+from zslib.training import SingleProcess
 
 DRAWS = (tiny.SPLIT.hide([0]), tiny.SPLIT.hide([5]))
 TRAINING = LinearTraining(optimiser=OptimiserParams(name="adam", lr=0.03), steps=80, batch_size=128)
@@ -190,6 +200,16 @@ def test_a_hidden_layer_learns_too(world: World, tmp_path: Path) -> None:
     assert not any(t.requires_grad for t in (found.weight, found.bias, *found.hidden))
     saved = PixelClassifier.load(tmp_path / "st" / "classifier.safetensors")
     assert torch.equal(saved.hidden[0], found.hidden[0])
+
+
+def test_calibration_is_left_out(world: World, trained: SelfTrained, tmp_path: Path) -> None:
+    calibrated = Classifiers(
+        replace(world.classifiers.final, gamma=0.5),
+        tuple(replace(classifier, gamma=0.5) for classifier in world.classifiers.held_out),
+    )
+    found = self_train_in(tmp_path / "st", world, trained.params, classifiers=calibrated)
+    assert found.gamma == 0
+    assert torch.equal(found.weight, trained.classifier.weight)
 
 
 def test_the_same_seed_gives_the_same_bytes(
@@ -372,3 +392,64 @@ def test_labels_of_another_split_are_refused(world: World, project: Path, elsewh
     run = run_stage(world, project, elsewhere / "st", labels=elsewhere / "labels.h5")
     assert run.exit_code == 2
     assert "labels.h5 are of different splits" in run.output
+
+
+# --- all layers ----------------------------------------------------------------------------------
+
+
+def test_zs5net_trains_the_whole_network_on_pseudo_labels(project: Path, elsewhere: Path) -> None:
+    """From a network that knows seen classes only, with an image of unseen classes labelled so."""
+    seen, unseen = tiny.block_maps(6, (0, 1, 2)), tiny.block_maps(6, tiny.UNSEEN, seed=1)
+    paths = tiny.write_images(elsewhere / "images", seen + unseen)
+    names = [path.stem for path in paths]
+    entries = tuple(
+        ImageEntry(id=name, role="train", path=path.name, width=32, height=32, xxh3="")
+        for name, path in zip(names, paths, strict=True)
+    )
+    ImageIndex(root=str(elsewhere / "images"), images=entries).save(elsewhere / "images.json")
+    write_label_maps(
+        elsewhere / "labels.h5", names[:6], seen, schema=LABELS, meta=tiny.SPLIT.describe()
+    )
+    pairs = ((labels, labels) for labels in unseen)
+    sizes = [labels.shape for labels in unseen]
+    write_pseudo_labels(elsewhere / "pseudo.h5", names[6:], sizes, pairs, meta={})
+    recipe, short = tiny.backbone(epochs=25), tiny.backbone(epochs=3)
+    first = supervised.fit(
+        paths[:6], seen, tiny.SPLIT, short, seed=0, compute=tiny.CPU, runtime=SingleProcess()
+    )
+    first.save(elsewhere / "network.safetensors")
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["backbone"] = recipe.model_dump(mode="json")
+    (elsewhere / "params.yaml").write_text(yaml.safe_dump(params))
+    files = {"images": "images.json", "labels": "labels.h5", "pseudo-labels": "pseudo.h5"}
+    files |= {"network": "network.safetensors", "curves": "curves", "out": "zs5net"}
+    run = CliRunner().invoke(
+        zs5net.main, [part for name, file in files.items() for part in (f"--{name}", file)]
+    )
+    assert run.exit_code == 0, run.output
+
+    second = Backbone.load(elsewhere / "zs5net/network.safetensors")
+    head = PixelClassifier.load(elsewhere / "zs5net/classifier.safetensors")
+    assert recall(first, supervised.own_classifier(first), paths[6:], unseen) == 0
+    print("MARGIN", recall(second, head, paths[6:], unseen), recall(second, head, paths[:6], seen))
+    assert recall(second, head, paths[6:], unseen) > 0.5
+    assert recall(second, head, paths[:6], seen) > 0.5
+    moved = {name for name, t in second.network.state_dict().items() if name.endswith("weight")}
+    before = first.network.state_dict()
+    assert not any(torch.equal(second.network.state_dict()[name], before[name]) for name in moved)
+
+
+def recall(
+    backbone: Backbone,
+    head: PixelClassifier,
+    paths: Sequence[Path],
+    label_maps: Sequence[np.ndarray],
+) -> float:
+    """Return the share of labelled pixels that get their label."""
+    features_of = backbone.features_of(SingleProcess())
+    correct = []
+    for path, labels in zip(paths, label_maps, strict=True):
+        image = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)[None]
+        found = head.predict(features_of(image)[0].permute(1, 2, 0), labels.shape)
+        correct.append((found == labels)[labels != IGNORE_INDEX])
+    return float(np.concatenate(correct).mean())

@@ -18,10 +18,10 @@ from zslib.artifacts.maps import open_labels
 from zslib.backbones.deeplab import DeepLabV3Plus
 from zslib.classifier import PixelClassifier
 from zslib.graphs import component_graph, image_graphs, propagation
-from zslib.losses import guarded_root, squared_mmd
+from zslib.held_out import draw_held_out
 from zslib.methods.zs3net import classifier as zs3net_classifier
 from zslib.methods.zs3net import official
-from zslib.methods.zs3net.generator import Generators, load_generators, save_generators
+from zslib.methods.zs3net.generator import Generator, Generators, load_generators, save_generators
 from zslib.methods.zs3net.graph import (
     GraphBranch,
     GraphGenerator,
@@ -89,9 +89,6 @@ class TestZs3netGraph(ZeroShotMethodTester):
             seed=seed,
             curves=curves,
         ).final
-
-    def test_the_branch_takes_part(self, world: World, fitted: PixelClassifier) -> None:
-        assert not torch.equal(fitted.weight, test_zs3net.TestZs3net().fit(world, seed=0).weight)
 
 
 # --- the network ---------------------------------------------------------------------------------
@@ -168,31 +165,41 @@ def test_the_loss_of_the_graph_generator_decreases(
 ) -> None:
     losses = curves.series("mmd")
     assert len(losses) == test_zs3net.GENERATOR.steps
-    assert np.mean(losses[-25:]) < 0.85 * np.mean(losses[:25])
+    assert np.mean(losses[-25:]) < 0.7 * np.mean(losses[:25])
 
 
-def test_swapped_nodes_lean_towards_their_unseen_class(
+def recognised(features: Tensor, labels: Tensor) -> float:
+    """Return the share of features that lie nearest to the mean feature of their own class."""
+    means = tiny.features(np.arange(9).repeat(64), seed=8).astype(np.float32).reshape(9, 64, -1)
+    nearest = torch.cdist(features, torch.from_numpy(means.mean(axis=1))).argmin(1)
+    return (nearest == labels).float().mean().item()
+
+
+def test_generated_nodes_resemble_their_class(
     trained: Generators[GraphGenerator], graphs: ImageGraphs
 ) -> None:
-    """Of classes that were never shown; convolution mixes a node with its neighbours, so only lean."""
     torch.manual_seed(0)
-    labels = np.repeat(np.arange(9, dtype=np.uint8), 64)
-    real = torch.from_numpy(tiny.features(labels, seed=8)).float().split(64)
-    branch = make_branch(graphs, trained.final, graphs_per_step=64)
-    found, found_labels = branch.draw(np.random.default_rng(0))
-    for unseen in tiny.UNSEEN:
-        fake = found[found_labels == unseen]
-        distances = [
-            guarded_root(squared_mmd(fake, other, test_zs3net.GENERATOR.bandwidths)).item()
-            for other in real
-        ]
-        assert distances[unseen] < np.median(distances), tiny.CLASSES[unseen]
+    batch = graphs.gather(np.arange(len(graphs)))
+    matrix = propagation(batch.edges, count=len(batch.labels), convolution="lazy")
+    with torch.no_grad():
+        generated = trained.final.sample(tiny.EMBEDDINGS[batch.labels], matrix)
+    assert recognised(generated, batch.labels) > 0.8
+
+
+def test_swapped_nodes_resemble_an_unseen_class_far_above_chance(
+    trained: Generators[GraphGenerator], graphs: ImageGraphs
+) -> None:
+    torch.manual_seed(0)
+    branch = make_branch(graphs, trained.final, graphs_per_step=64, swapped_share=1.0)
+    features, labels = branch.draw(np.random.default_rng(0))
+    swapped = torch.isin(labels, torch.tensor(tiny.UNSEEN))
+    assert recognised(features[swapped], labels[swapped]) > 0.3
 
 
 def test_held_out_graph_generators_share_the_draws_of_the_pixel_generators(
     trained: Generators[GraphGenerator], world: World
 ) -> None:
-    assert trained.draws == test_zs3net.generators(world, seed=0).draws
+    assert trained.draws == tuple(draw_held_out(world.bank.split, world.selection, seed=0))
 
 
 def test_graph_generators_come_back_as_they_went(
@@ -251,6 +258,30 @@ def test_the_term_is_a_weighted_mean(
     features, labels = branch.draw(np.random.default_rng(0))
     expected = 0.3 * nn.functional.cross_entropy(head(features), labels, weights)
     torch.testing.assert_close(term, expected)
+
+
+def test_the_branch_teaches_the_classifier(
+    graphs: ImageGraphs, trained: Generators[GraphGenerator], world: World
+) -> None:
+    torch.manual_seed(0)
+    pixels = Generator(6, tiny.DIMENSION, test_zs3net.GENERATOR)
+    fitted = [
+        zs3net_classifier.fit_classifier(
+            world.bank,
+            pixels,
+            world.class_embeddings,
+            tiny.SPLIT,
+            test_zs3net.CLASSIFIER,
+            unseen_weight=1.0,
+            allowed=None,
+            branch=make_branch(graphs, trained.final, weight=weight),
+            seed=0,
+        )
+        for weight in (0.0, 3.0)
+    ]
+    features, labels = make_branch(graphs, trained.final).draw(np.random.default_rng(1))
+    losses = [nn.functional.cross_entropy(c.scores(features), labels).item() for c in fitted]
+    assert losses[1] < 0.5 * losses[0]
 
 
 def test_branches_of_draws_see_neither_held_out_classes_nor_tuning_images(

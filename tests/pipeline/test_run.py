@@ -19,6 +19,9 @@ METHODS = {
     ("spnet-c", "clean"),
     ("zs3net", "clean"),
     ("zs3net", "official"),
+    ("cagnet", "clean"),
+    ("cagnet", "official"),
+    ("cagnet-e2e", "clean"),
     ("supervised", "clean"),
 }
 TINY = (
@@ -36,6 +39,13 @@ TINY = (
     "zs3net.classifier.training.steps=5",
     "zs3net.classifier.unseen_weights=[1.0,10.0]",
     "zs3net.official.epochs=1",
+    "cagnet.end_to_end_splits=[u4]",
+    "cagnet.end_to_end.steps=2",
+    "cagnet.step1.steps=5",
+    "cagnet.step2.steps=5",
+    "cagnet.step2.unseen_boosts=[3.0,30.0]",
+    "cagnet.official.step1.steps=5",
+    "cagnet.official.step2.steps=5",
     "evaluate.bootstrap=20",
     "report.pictures=2",
 )

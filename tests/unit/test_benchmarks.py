@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from benchmarks import (
     NAMES,
     __main__,
+    cagnet,
     confusion,
     extraction,
     generator,
@@ -17,6 +18,7 @@ from benchmarks import (
     pseudo_labels,
     sampling,
 )
+from benchmarks.material import published_params
 from benchmarks.measure import Goal, Result, run_in_own_process, time_side_by_side
 from tests import tiny
 
@@ -121,6 +123,22 @@ def test_generator():
     cached, whole, shared = result.seconds.values()
     assert shared == pytest.approx([(w + 3 * c) / 4 for c, w in zip(cached, whole, strict=True)])
     assert {"batch", "side", "dimension", "rows"} <= set(result.sizes)
+
+
+def test_cagnet(tmp_path):
+    published = published_params(tmp_path).cagnet.step1
+    sizes = {"context_channels": 4, "generator_hidden": [8], "generator_dropout": [0.0]}
+    networks = published.networks.model_copy(update=sizes | {"shared_hidden": 8})
+    small = {"networks": networks, "batch_size": 2, "crop": 8, "rows": 20}
+    (result,) = cagnet.measure(
+        model=tiny.deeplab(), params=published.model_copy(update=small), images=3, repeats=2
+    )
+    assert_complete(result, repeats=2)
+    assert contestants(result) == [cagnet.ROWS, cagnet.MAPS, cagnet.BACKBONE]
+    assert result.sizes["crop"] == "8 cells"
+    peaks = list(result.notes.values())
+    assert peaks[0] > 0
+    assert peaks == sorted(peaks)
 
 
 def test_extraction():

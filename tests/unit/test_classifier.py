@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from zslib.benchmark import Split
-from zslib.classifier import PixelClassifier
+from zslib.classifier import PixelClassifier, best_classes
 from zslib.losses import weighted_cross_entropy
 from zslib.methods.spnet import Projection
 from zslib.metrics import scores
@@ -32,6 +32,13 @@ def identity(split: Split, *, gamma: float = 0.0) -> PixelClassifier:
 def predicted(classifier: PixelClassifier, probabilities: tuple[float, ...]) -> int:
     logits = torch.tensor(probabilities).log().reshape(1, 1, -1)
     return int(classifier.predict(logits, (1, 1))[0, 0])
+
+
+@given(seed=st.integers(0, 2**32), classes=st.integers(1, 6))
+def test_the_best_class_is_the_first_of_equals(seed: int, classes: int) -> None:
+    planes = np.random.default_rng(seed).integers(-2, 3, (classes, 4, 5)).astype(np.float32)
+    planes[0, 0] = -np.inf
+    np.testing.assert_array_equal(best_classes(torch.from_numpy(planes)), planes.argmax(0))
 
 
 @pytest.mark.parametrize(

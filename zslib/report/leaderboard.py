@@ -23,6 +23,7 @@ METHODS = {
     "spnet-c": "SPNet-c",
     "zs3net": "ZS3Net",
     "zs3net+st": "ZS3Net + ST",
+    "zs5net": "ZS5Net",
     "zs3net-gc": "ZS3Net-GC",
     "zs3net-gc+st": "ZS3Net-GC + ST",
     "cagnet": "CaGNet",

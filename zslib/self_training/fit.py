@@ -24,7 +24,15 @@ from zslib.params import LinearTraining, PseudoLabelParams, SelfTrainingParams
 from zslib.selection import Choice, hiou_of, matrix_over, tuning_pairs
 from zslib.self_training.pseudo_labels import confidence_map, pseudo_labels
 from zslib.self_training.tasks import Images, LabelMap, Material
-from zslib.training import Curves, Losses, SingleProcess, TrainState, build_optimiser, train
+from zslib.training import (
+    Curves,
+    Losses,
+    SingleProcess,
+    TrainState,
+    build_optimiser,
+    progress,
+    train,
+)
 
 GridLabels = UInt8[np.ndarray, "_gh _gw"]
 LabelRule = Callable[[LabelMap, tuple[int, int]], GridLabels]
@@ -43,13 +51,14 @@ def fit(
 ) -> PixelClassifier:
     """Publish `pseudo_labels.h5` and the retrained `classifier.safetensors` in `folder`.
 
-    The classifier's `meta` tells how the rule's parameter was chosen.
+    Calibration is left out: where unseen classes score too low, pseudo-labels are to teach that. The
+    classifier's `meta` tells how the rule's parameter was chosen.
 
     Raises:
         InputError: no training image shows the hidden classes of a draw.
     """
     choice = choose(classifiers.held_out, material, params, label_rule=label_rule, seed=seed)
-    first = classifiers.final
+    first = classifiers.final.uncalibrated()
     task = material.task(first.split)
     maps, known = task.unlabelled.maps, task.unlabelled.known
     with publish(folder) as temporary:
@@ -77,7 +86,7 @@ def choose(
 ) -> Choice:
     """Self-train the classifier of every draw with every candidate; score it on the tuning images."""
     table = []
-    for classifier in held_out:
+    for classifier in map(PixelClassifier.uncalibrated, held_out):
         draw, task = classifier.split, material.held_out_task(classifier.split)
         known = Cells.of(task.labelled, label_rule)
         candidates = label_for_each(classifier, task.unlabelled, params.labels, label_rule)
@@ -98,7 +107,7 @@ def label(
     classifier: PixelClassifier, images: Images, params: PseudoLabelParams, value: float
 ) -> Iterator[tuple[LabelMap, UInt8[np.ndarray, "_h _w"]]]:
     """Yield each image's labels, known and pseudo, and the probabilities of them in 255ths."""
-    for features, known in images:
+    for features, known in progress(images, name=f"pseudo-labels {classifier.split.name}"):
         logits = classifier.logits(features, known.shape)
         (labels,) = pseudo_labels(logits, known, classifier.split.unseen, params, [value])
         yield labels, confidence_map(logits, labels)
@@ -110,7 +119,8 @@ def label_for_each(
     """Return the cells that each candidate value labels; every image is classified once."""
     unseen, values = classifier.split.unseen, params.candidates
     on_grid: list[list[GridLabels]] = []
-    for grid, (features, known) in zip(images.maps.grids.tolist(), images, strict=True):
+    shown = progress(images, name=f"pseudo-labels {classifier.split.name}")
+    for grid, (features, known) in zip(images.maps.grids.tolist(), shown, strict=True):
         logits = classifier.logits(features, known.shape)
         found = pseudo_labels(logits, known, unseen, params, values)
         on_grid.append([label_rule(labels, tuple(grid)) for labels in found])

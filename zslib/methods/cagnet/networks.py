@@ -12,7 +12,7 @@ from zslib.params import CagnetNetworks
 DILATIONS = (1, 2, 5)
 
 
-def gate(features: Float[Tensor, "*n d"], latent: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+def gate(features: Float[Tensor, "*n"], latent: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """Return the gated feature F (1 + sigmoid(z)); its sigmoid is what the players see (cagnet §3)."""
     return features * (1 + latent.sigmoid())
 
@@ -77,8 +77,8 @@ def select_scales(
 
 
 def sample_latent(
-    mean: Float[Tensor, "n d"], log_variance: Float[Tensor, "n d"]
-) -> Float[Tensor, "n d"]:
+    mean: Float[Tensor, "*n"], log_variance: Float[Tensor, "*n"]
+) -> Float[Tensor, "*n"]:
     """Draw each pixel's latent code."""
     return mean + (log_variance / 2).exp() * torch.randn_like(mean)
 

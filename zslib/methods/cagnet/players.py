@@ -55,6 +55,14 @@ class Players(nn.Module):
 
 
 @dataclass(frozen=True)
+class View:
+    """Labelled pixels for the classifier alone."""
+
+    squashed: Float[Tensor, "n d"]
+    labels: Int64[Tensor, " n"]
+
+
+@dataclass(frozen=True)
 class Pixels:
     """Labelled pixels of a batch, in raster order."""
 
@@ -64,6 +72,13 @@ class Pixels:
     words: Float[Tensor, "n e"]
     """Class embeddings."""
     labels: Int64[Tensor, " n"]
+    more: tuple[View, ...] = ()
+    """The batch at other scales (cagnet §2)."""
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """All that the classifier learns from."""
+        return View(self.squashed, self.labels), *self.more
 
 
 @dataclass(frozen=True)
@@ -99,7 +114,8 @@ def losses_on_real(
     fake = players.generator(pixels.words, pixels.latent)
     found_fake = adversarial_loss(judge.discriminate(fake.detach()), 0, kind)
     found_real = adversarial_loss(judge.discriminate(real), 1, kind)
-    classification = F.cross_entropy(judge.classify(pixels.squashed), labels)
+    scales = [F.cross_entropy(judge.classify(v.squashed), v.labels) for v in pixels.views]
+    classification = torch.stack(scales).mean()
     discriminator = found_real + found_fake + params.real_weight * classification
     if params.fake_weight:
         on_fake = F.cross_entropy(judge.classify(fake), labels)

@@ -34,7 +34,6 @@ from zslib.training import (
     Curves,
     Losses,
     Runtime,
-    SingleProcess,
     TrainState,
     build_optimiser,
     train,
@@ -200,12 +199,15 @@ def fit_players(
     *,
     allowed: Bool[np.ndarray, " n"],
     seed: int,
+    runtime: Runtime,
 ) -> Players:
     """Train fresh players on rows of the split's seen classes, with the contextual module fixed."""
     torch.manual_seed(seed)
     dimension, classes = bank.dimension // 3, len(split.classes)
     players = Players(class_embeddings.shape[1], dimension, classes, params.networks)
-    optimisers, words = players.optimisers(params), word_table(class_embeddings)
+    players.to(runtime.device)
+    optimisers = players.optimisers(params)
+    words = word_table(class_embeddings).to(runtime.device)
     usable = allowed & bank.rows_of_classes(split.seen)
     sampler = RowSampler(bank, usable, batch_size=params.batch_size, rows=params.rows)
 
@@ -226,15 +228,15 @@ def fit_players(
         steps=params.steps,
         seed=seed,
         name=f"cagnet players {split.name}",
-        runtime=SingleProcess(),
+        runtime=runtime,
     )
-    return players
+    return players.cpu()
 
 
 def cached_pixels(bank: PixelBank, rows: np.ndarray, words: Float[Tensor, "256 e"]) -> Pixels:
-    """Return rows of the bank as labelled pixels, with latent codes drawn anew."""
-    features, mean, log_variance = bank.gather(rows).chunk(3, dim=1)
-    labels = torch.from_numpy(bank.labels[rows].astype(np.int64))
+    """Return rows of the bank as labelled pixels, with latent codes drawn anew, where `words` are."""
+    features, mean, log_variance = bank.gather(rows).to(words.device).chunk(3, dim=1)
+    labels = torch.from_numpy(bank.labels[rows].astype(np.int64)).to(words.device)
     latent = sample_latent(mean, log_variance)
     squashed = gate(features, latent).sigmoid()
     return Pixels(squashed, latent, words.index_select(0, labels), labels)

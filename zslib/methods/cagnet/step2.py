@@ -2,7 +2,8 @@
 
 Blocks of steps on real pixels alternate with blocks on synthetic ones: labels drawn from a prior that
 favours unseen classes, latent codes from N(0, 1). By how much it favours them decides the score; the
-clean form chooses it on held-out seen classes, with players that never saw them.
+clean form chooses it on held-out seen classes, with players that never saw them. The contextual
+module has, as the backbone has (DESIGN §10): scores on the way compare candidates, and no more.
 """
 
 import copy
@@ -25,7 +26,7 @@ from zslib.methods.cagnet.players import Players, losses_on_real, take_steps
 from zslib.methods.cagnet.step1 import cached_pixels, fit_players
 from zslib.params import CagnetObjectives, CagnetStep1, CagnetStep2
 from zslib.selection import Choice, hiou_of, matrix_over, tuning_pairs
-from zslib.training import Curves, Losses, SingleProcess, TrainState, train
+from zslib.training import Curves, Losses, Runtime, TrainState, train
 
 RealRows = Int64[np.ndarray, " n"]
 DrawnLabels = Int64[Tensor, " n"]
@@ -42,6 +43,7 @@ def fit(
     step1: CagnetStep1,
     draws: Sequence[Split],
     seed: int,
+    runtime: Runtime,
     curves: Curves | None = None,
 ) -> Classifiers:
     """Return the classifier over all classes, and those of the draws.
@@ -50,7 +52,15 @@ def fit(
     chosen: the first boost is taken.
     """
     choice, held_out = choose_boost(
-        bank, tuning, labels, class_embeddings, params, step1=step1, draws=draws, seed=seed
+        bank,
+        tuning,
+        labels,
+        class_embeddings,
+        params,
+        step1=step1,
+        draws=draws,
+        seed=seed,
+        runtime=runtime,
     )
     final = fit_mixed(
         bank,
@@ -62,6 +72,7 @@ def fit(
         unseen_boost=choice.chosen if draws else params.unseen_boosts[0],
         allowed=np.ones(len(bank.labels), bool),
         seed=seed,
+        runtime=runtime,
         curves=curves,
     )
     if draws:
@@ -79,12 +90,15 @@ def choose_boost(
     step1: CagnetStep1,
     draws: Sequence[Split],
     seed: int,
+    runtime: Runtime,
 ) -> tuple[Choice, tuple[PixelClassifier, ...]]:
     """Score every candidate on held-out seen classes; return the draws' classifiers at the best."""
     boosts, outside = params.unseen_boosts, bank.rows_outside(tuning.ids)
     table, classifiers = [], []
     for draw in draws:
-        players = fit_players(bank, class_embeddings, draw, step1, allowed=outside, seed=seed)
+        players = fit_players(
+            bank, class_embeddings, draw, step1, allowed=outside, seed=seed, runtime=runtime
+        )
         row = [
             fit_mixed(
                 bank,
@@ -96,6 +110,7 @@ def choose_boost(
                 unseen_boost=boost,
                 allowed=outside,
                 seed=seed,
+                runtime=runtime,
             )
             for boost in boosts
         ]
@@ -117,10 +132,12 @@ def fit_mixed(
     unseen_boost: float,
     allowed: Bool[np.ndarray, " n"],
     seed: int,
+    runtime: Runtime,
     curves: Curves | None = None,
 ) -> PixelClassifier:
     """Train a copy of the players on real pixels of seen and synthetic ones of all classes."""
-    players, words = copy.deepcopy(players), word_table(class_embeddings)
+    players = copy.deepcopy(players).to(runtime.device)
+    words = word_table(class_embeddings).to(runtime.device)
     optimisers = players.optimisers(params)
     usable = allowed & bank.rows_of_classes(split.seen)
     sampler = RowSampler(bank, usable, batch_size=params.batch_size, rows=params.rows)
@@ -136,11 +153,11 @@ def fit_mixed(
 
     def step(batch: np.ndarray | Tensor) -> Losses:
         if isinstance(batch, Tensor):
-            loss = synthetic_loss(players, batch, words)
+            loss = synthetic_loss(players, batch.to(runtime.device), words)
             losses = {"discriminator": params.synthetic_weight * loss}
             if params.generator_weight or objectives.step_idle:
                 losses["generator"] = params.generator_weight * loss
-            found = {"synthetic": loss.detach()}
+            found = {"loss": loss.detach(), "synthetic": loss.detach()}
         else:
             real = losses_on_real(players, cached_pixels(bank, batch, words), objectives, params)
             losses, found = real.of_players(), real.curves()
@@ -154,7 +171,7 @@ def fit_mixed(
         steps=params.steps,
         seed=seed,
         name=f"cagnet step 2 {split.name}",
-        runtime=SingleProcess(),
+        runtime=runtime,
         curves=curves,
     )
     return players.classifier(split)
@@ -166,6 +183,6 @@ def synthetic_loss(
     """Return the classifier's cross-entropy on features generated for drawn labels (cagnet §5)."""
     embeddings = words.index_select(0, labels)
     dimension = players.discriminator.shared.in_features
-    latent = torch.randn(len(labels), dimension)
+    latent = torch.randn(len(labels), dimension, device=labels.device)
     fake = players.generator(embeddings, latent)
     return F.cross_entropy(players.discriminator.classify(fake), labels)

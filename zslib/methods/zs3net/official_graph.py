@@ -5,7 +5,6 @@ passing and in the generator's loss, and only the classifier's ignores them. The
 nodes of one image with the features of their first cells, classes mixed.
 """
 
-
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8

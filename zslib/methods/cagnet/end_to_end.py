@@ -1,0 +1,216 @@
+"""CaGNet's first step with the backbone learning along, as published (cagnet §2, §4, §5).
+
+Backbone and contextual module see each image at several scales; the classifier learns from all of
+them and from their maximum, all else from the first. The backbone starts as the split's seen-only
+one; its features are standardised by that one's statistics, so that both start where they fit.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor, nn
+
+from zslib.artifacts.features import DenseMaps
+from zslib.backbones.network import Normalise, SegmentationNetwork, resize
+from zslib.backbones.trained import Backbone
+from zslib.benchmark import IGNORE_INDEX
+from zslib.datasets.views import BatchOrder, TrainingViews, loader
+from zslib.errors import InputError
+from zslib.grids import LABEL_RULES
+from zslib.methods.cagnet.networks import ContextualModule, gate, sample_latent
+from zslib.methods.cagnet.objectives import kl_divergence, word_table
+from zslib.methods.cagnet.players import Pixels, Players, View
+from zslib.methods.cagnet.step1 import Step1, channel_statistics, joint_step
+from zslib.params import CagnetEndToEnd, CagnetStep1, ComputeParams
+from zslib.training import Checkpoint, Curves, Losses, Runtime, TrainState, build_optimiser, train
+
+
+def fit(
+    backbone: Backbone,
+    images: Sequence[Path],
+    label_maps: Sequence[np.ndarray],
+    *,
+    maps: DenseMaps,
+    class_embeddings: Float[Tensor, "c e"],
+    step1: CagnetStep1,
+    params: CagnetEndToEnd,
+    label_rule: str,
+    seed: int,
+    compute: ComputeParams,
+    runtime: Runtime,
+    checkpoint: Checkpoint | None = None,
+    curves: Curves | None = None,
+) -> Step1:
+    """Train all networks on images and seen labels; `backbone` itself learns.
+
+    `maps` hold its features of training images as they were before; `step1` tells how the players
+    learn, `params` all else.
+
+    Raises:
+        InputError: fewer images than a batch.
+    """
+    if len(images) < params.batch_size:
+        raise InputError(
+            f"cagnet.end_to_end.batch_size: {params.batch_size} is more than the {len(images)} "
+            "training images there are"
+        )
+    torch.manual_seed(seed)
+    network, split = backbone.network, backbone.split
+    context = ContextualModule(maps.dimension, step1.networks)
+    context.centre, context.scale = channel_statistics(maps)
+    embedding_dimension = class_embeddings.shape[1]
+    players = Players(embedding_dimension, maps.dimension, len(split.classes), step1.networks)
+    for module in (network, context, players):
+        module.to(runtime.device)
+    optimisers = {
+        "context": build_optimiser(params.optimiser, parameter_groups(network, context, params)),
+        **players.optimisers(step1),
+    }
+    encoder = backbone.params.encoder
+    pyramid = Pyramid(
+        network,
+        context,
+        Normalise(encoder.mean, encoder.std).to(runtime.device),
+        word_table(class_embeddings).to(runtime.device),
+        scales=params.scales,
+        rows=step1.rows,
+        label_rule=label_rule,
+    )
+    views = TrainingViews(
+        images, label_maps, params.augmentation, seed=seed, cache_images=compute.cache_images
+    )
+    order = BatchOrder(len(images), params.batch_size, seed=seed)
+
+    def step(batch: Sequence[Tensor]) -> Losses:
+        with runtime.autocast():
+            found = pyramid(batch[0].to(runtime.device), batch[1].numpy())
+        if found is None:
+            return {}
+        return joint_step(players, *found, step1, optimisers)
+
+    train(
+        TrainState({"network": network, "context": context, "players": players}, optimisers),
+        step,
+        lambda start: iter(loader(views, order, start, params.steps, workers=compute.workers)),
+        steps=params.steps,
+        seed=seed,
+        name=f"cagnet end to end {split.name}",
+        runtime=runtime,
+        checkpoint=checkpoint,
+        curves=curves,
+    )
+    return Step1(context.cpu(), players.cpu(), split)
+
+
+def parameter_groups(
+    network: SegmentationNetwork, context: ContextualModule, params: CagnetEndToEnd
+) -> list[dict[str, object]]:
+    """Return what learns, each parameter in one group: encoder, contextual module, head (cagnet §2).
+
+    Batch norm stays as it is, statistics and parameters alike; the network's own classifier is not
+    used. Biases of the head are not decayed.
+    """
+    resting = {id(p) for m in network.modules() if _is_norm(m) for p in m.parameters()}
+    resting |= {id(parameter) for parameter in network.classifier.parameters()}
+
+    def learning(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+        return [parameter for parameter in parameters if id(parameter) not in resting]
+
+    head = learning(network.head_parameters())
+    weights = [parameter for parameter in head if parameter.ndim > 1]
+    biases = [parameter for parameter in head if parameter.ndim == 1]
+    groups: list[dict[str, object]] = [
+        {"params": learning(network.encoder.parameters())},
+        {"params": list(context.parameters()), "lr_factor": params.context_lr_factor},
+        {"params": weights, "lr_factor": params.head_lr_factor},
+        {"params": biases, "lr_factor": params.bias_lr_factor, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+@dataclass(frozen=True)
+class CodedMap:
+    """What networks make of a batch of images at one scale."""
+
+    squashed: Float[Tensor, "b d h w"]
+    """Sigmoid of the gated feature."""
+    latent: Float[Tensor, "b d h w"]
+    mean: Float[Tensor, "b d h w"]
+    log_variance: Float[Tensor, "b d h w"]
+
+
+class Pyramid:
+    """A batch of images at several scales, as labelled pixels."""
+
+    def __init__(
+        self,
+        network: SegmentationNetwork,
+        context: ContextualModule,
+        normalise: Normalise,
+        words: Float[Tensor, "256 e"],
+        *,
+        scales: Sequence[float],
+        rows: int,
+        label_rule: str,
+    ) -> None:
+        self._network, self._context, self._normalise = network, context, normalise
+        self._words, self._scales, self._rows = words, scales, rows
+        self._to_grid = LABEL_RULES[label_rule]
+
+    def __call__(
+        self, images: UInt8[Tensor, "b 3 H W"], label_maps: UInt8[np.ndarray, "b H W"]
+    ) -> tuple[Pixels, Float[Tensor, ""]] | None:
+        """Return the labelled pixels of the first scale, with the others' for the classifier, and
+        the KL term; None where a grid shows none: such a batch is left out (cagnet O4)."""
+        self._network.eval()
+        pictures = self._normalise(images)
+        first, *others = (self._coded(pictures, scale) for scale in self._scales)
+        squashed = [first.squashed, *(other.squashed for other in others)]
+        size = first.squashed.shape[-2:]
+        squashed.append(torch.stack([resize(one, size) for one in squashed]).amax(0))
+        chosen = [self._labelled(label_maps, one.shape[-2:]) for one in squashed]
+        if not all(len(labels) for _, labels in chosen):
+            return None
+        view, *more = (
+            View(_rows(one, cells), labels)
+            for one, (cells, labels) in zip(squashed, chosen, strict=True)
+        )
+        moments = (first.latent, first.mean, first.log_variance)
+        latent, mean, log_variance = (_rows(moment, chosen[0][0]) for moment in moments)
+        words = self._words.index_select(0, view.labels)
+        pixels = Pixels(view.squashed, latent, words, view.labels, tuple(more))
+        return pixels, kl_divergence(mean, log_variance)
+
+    def _coded(self, pictures: Float[Tensor, "b 3 H W"], scale: float) -> CodedMap:
+        """Code a batch at one scale, with noise of its own (cagnet O2)."""
+        size = [round(side * scale) for side in pictures.shape[-2:]]
+        features = self._network.features(resize(pictures, size)).permute(0, 2, 3, 1)
+        standardised = self._context.standardise(features).permute(0, 3, 1, 2)
+        mean, log_variance = self._context(standardised)
+        latent = sample_latent(mean, log_variance)
+        return CodedMap(gate(standardised, latent).sigmoid(), latent, mean, log_variance)
+
+    def _labelled(
+        self, label_maps: UInt8[np.ndarray, "b H W"], grid: Sequence[int]
+    ) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
+        """Choose labelled cells of a grid, in raster order; return them and their labels."""
+        height, width = grid
+        labels = np.stack([self._to_grid(one, (height, width)) for one in label_maps]).reshape(-1)
+        cells = torch.from_numpy(np.flatnonzero(labels != IGNORE_INDEX))
+        kept = torch.randperm(len(cells))[: self._rows].sort().values
+        cells = cells.index_select(0, kept)
+        found = torch.from_numpy(labels.astype(np.int64)).index_select(0, cells)
+        device = self._words.device
+        return cells.to(device), found.to(device)
+
+
+def _rows(maps: Float[Tensor, "b d h w"], cells: Int64[Tensor, " n"]) -> Float[Tensor, "n d"]:
+    return maps.permute(0, 2, 3, 1).flatten(0, 2).index_select(0, cells).float()
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return isinstance(module, nn.BatchNorm2d)
