@@ -431,7 +431,6 @@ def test_zs5net_trains_the_whole_network_on_pseudo_labels(project: Path, elsewhe
     second = Backbone.load(elsewhere / "zs5net/network.safetensors")
     head = PixelClassifier.load(elsewhere / "zs5net/classifier.safetensors")
     assert recall(first, supervised.own_classifier(first), paths[6:], unseen) == 0
-    print("MARGIN", recall(second, head, paths[6:], unseen), recall(second, head, paths[:6], seen))
     assert recall(second, head, paths[6:], unseen) > 0.5
     assert recall(second, head, paths[:6], seen) > 0.5
     moved = {name for name, t in second.network.state_dict().items() if name.endswith("weight")}

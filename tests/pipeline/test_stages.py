@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +16,24 @@ OURS = re.compile(r"^(artifacts|curves|data|evaluations|report|results)\b")
 
 
 def sections_asked_for(source: str, options: dict[str, str]) -> set[str]:
-    """The arguments of every `section(...)` call; `{name}` in one is the command's --name."""
+    """The arguments of every `section(...)` call; `{name}` in one is the command's --name.
+
+    What stands under `if name:` counts where the command gives --name.
+    """
     asked = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in _walk(ast.parse(source), options):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "section":
             name = ast.unparse(node.args[0]).removeprefix("f").strip("'\"")
             asked.add(re.sub(r"\{(\w+)\}", lambda match: options[match[1]], name))
     return asked
+
+
+def _walk(node: ast.AST, options: dict[str, str]) -> Iterator[ast.AST]:
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id not in options:
+        return
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from _walk(child, options)
 
 
 def test_params_are_the_sections_that_the_code_asks_for(
@@ -37,9 +49,13 @@ def test_sections_are_found_in_code() -> None:
     source = """
 def main(section, *, split):
     a, b = section("seed"), section(f"benchmark.unseen.{split}")
+    if graph:
+        c = section("graph")
 """
     options = {"split": "${item.split}"}
-    assert sections_asked_for(source, options) == {"seed", "benchmark.unseen.${item.split}"}
+    asked = {"seed", "benchmark.unseen.${item.split}"}
+    assert sections_asked_for(source, options) == asked
+    assert sections_asked_for(source, options | {"graph": ""}) == asked | {"graph"}
 
 
 def test_the_command_fits_the_stage(declared: "Declared") -> None:
