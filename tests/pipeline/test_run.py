@@ -39,6 +39,7 @@ TINY = (
     "zs3net.classifier.training.steps=5",
     "zs3net.classifier.unseen_weights=[1.0,10.0]",
     "zs3net.official.epochs=1",
+    "cagnet.official_splits=[u4]",
     "cagnet.end_to_end_splits=[u4]",
     "cagnet.end_to_end.steps=2",
     "cagnet.step1.steps=5",
