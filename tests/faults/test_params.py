@@ -39,7 +39,7 @@ def run(stage: str, folder: Path, *flags: str) -> subprocess.CompletedProcess[st
     arguments = [*flags, "--out", "out/artifact"]
     for option in command.params:
         if option.required and option.name != "out":
-            arguments += [option.opts[0], str(some_file) if takes_path(option) else "u4"]
+            arguments += [option.opts[0], some_value(option, some_file)]
     return subprocess.run(
         [sys.executable, "-c", RUNNER, f"stages.{stage}", *arguments],
         cwd=folder,
@@ -51,8 +51,10 @@ def run(stage: str, folder: Path, *flags: str) -> subprocess.CompletedProcess[st
     )
 
 
-def takes_path(option: click.Parameter) -> bool:
-    return isinstance(option.type, click.Path)
+def some_value(option: click.Parameter, some_file: Path) -> str:
+    if isinstance(option.type, click.Choice):
+        return str(option.type.choices[0])
+    return str(some_file) if isinstance(option.type, click.Path) else "u4"
 
 
 @pytest.fixture

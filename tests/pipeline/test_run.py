@@ -19,8 +19,12 @@ METHODS = {
     ("spnet-c", "clean"),
     ("zs3net", "clean"),
     ("zs3net", "official"),
+    ("zs3net+st", "clean"),
+    ("zs3net-gc", "clean"),
+    ("zs3net-gc+st", "clean"),
     ("cagnet", "clean"),
     ("cagnet", "official"),
+    ("cagnet+st", "clean"),
     ("cagnet-e2e", "clean"),
     ("supervised", "clean"),
 }
@@ -39,6 +43,9 @@ TINY = (
     "zs3net.classifier.training.steps=5",
     "zs3net.classifier.unseen_weights=[1.0,10.0]",
     "zs3net.official.epochs=1",
+    "zs3net.graph.generator.steps=5",
+    "self_training.zs3net.training.steps=5",
+    "self_training.cagnet.training.steps=5",
     "cagnet.official_splits=[u4]",
     "cagnet.end_to_end_splits=[u4]",
     "cagnet.end_to_end.steps=2",
@@ -143,8 +150,10 @@ def test_a_generator_parameter_reruns_what_follows_the_generator(finished: Copy)
     before = results(finished)
     finished.set("zs3net.generator.lr=0.01")
     zs3net = "pipelines/zs3net/dvc.yaml:"
-    expected = {f"{zs3net}{name}" for name in ("generator", "classifier", "evaluate")}
-    assert finished.repro() == expected | {"report"}
+    graph = "pipelines/zs3net-gc/dvc.yaml:"
+    after = ("classifier", "evaluate", "self_training", "evaluate_self_training")
+    expected = {f"{pipeline}{name}" for pipeline in (zs3net, graph) for name in after}
+    assert finished.repro() == expected | {f"{zs3net}generator", "report"}
     difference = finished.run("dvc", "metrics", "diff", "--json").stdout
     assert "zs3net-clean" in difference
     assert "spnet" not in difference

@@ -17,6 +17,7 @@ _FAMILIES = {
     "spnet": "#E69F00",
     "zs3net": "#0072B2",
     "cagnet": "#D55E00",
+    "zs5net": "#A6761D",
     "joem": "#009E73",
     "sazs": "#CC79A7",
     "simbaseline": "#56B4E9",
@@ -42,7 +43,8 @@ class Style:
         """Return the style of a name of the leaderboard."""
         inductive = method.removesuffix("+st")
         family = inductive.split("-")[0]
-        return cls(_FAMILIES[family], family != inductive, method != inductive)
+        transductive = method != inductive or method == "zs5net"
+        return cls(_FAMILIES[family], family != inductive, transductive)
 
 
 @dataclass(frozen=True)
