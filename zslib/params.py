@@ -591,9 +591,11 @@ def load_params(path: Path) -> Params:
 
 
 def select(params: Params, name: str) -> Any:
-    """Return the value at a dotted name."""
+    """Return the value at a dotted name. Raises InputError where a table has no such entry."""
     value: Any = params
     for key in name.split("."):
+        if isinstance(value, dict) and key not in value:
+            raise InputError(f"params.yaml: {name}: missing; there are {', '.join(value)}")
         value = value[key] if isinstance(value, dict) else getattr(value, key)
     return value
 

@@ -79,6 +79,11 @@ def assert_refused(result: subprocess.CompletedProcess[str], folder: Path, *name
     assert not (folder / "out" / "artifact").exists()
 
 
+def test_an_entry_that_a_table_lacks_is_named(write_params: Callable[..., Path]) -> None:
+    folder = write_params(lambda _: None)
+    assert_refused(run("self_train", folder), folder, "self_training.u4: missing", "cagnet")
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_refuses_a_misspelt_key(stage: str, write_params: Callable[..., Path]) -> None:
     folder = write_params(lambda p: p["zs3net"]["generator"].update(lrr=1e-4))
