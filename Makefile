@@ -15,7 +15,7 @@ PY := .venv/bin/python
 # Stages call `python`: let it be ours. Quoted, since the project's path may hold spaces.
 OURS := PATH="$(CURDIR)/.venv/bin:$$PATH"
 
-.PHONY: help env demo test lint format bench fsck deps params
+.PHONY: help env demo repro test lint format bench fsck deps params
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -24,8 +24,10 @@ help:  ## show this list
 env: .venv/.installed  ## install every dependency, at the versions of uv.lock, into .venv
 
 demo: .venv/.installed  ## run the whole benchmark on the built-in world and write the report
-	$(OURS) $(PY) -m dvc repro
+	$(OURS) $(PY) -m tools.repro --jobs $(JOBS) $(ARGS)
 	@echo "The report: $(CURDIR)/report/index.html"
+
+repro: demo  ## the same for any benchmark and targets (ARGS: targets, --gpus 0,1; JOBS: stages at a time)
 
 test: .venv/.installed  ## run the tests (ARGS: further arguments of pytest, JOBS: processes)
 	$(OURS) OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) $(ARGS)
