@@ -19,6 +19,7 @@ from zslib.artifacts.publish import publish
 from zslib.artifacts.schemas import Schema
 from zslib.artifacts.weights import load_tensors, save_tensors
 from zslib.benchmark import Split
+from zslib.calibration import Competitors, stacking
 
 CLASSIFIER = Schema("classifier/1", "train or classifier")
 
@@ -101,6 +102,22 @@ class PixelClassifier:
             logits = logits.softmax(0)
             logits[list(self.split.seen)] -= self.gamma
         return best_classes(logits)
+
+    def competitors(
+        self, pixel_features: Float[Tensor, "h w d"], size: tuple[int, int]
+    ) -> Competitors:
+        """Return the best seen and the best unseen class of each pixel, with their probabilities."""
+        probabilities = self.logits(pixel_features, size).softmax(0)
+        found = []
+        for ids in (self.split.seen, self.split.unseen):
+            value, position = probabilities[list(ids)].max(0)
+            found.append((np.asarray(ids, np.uint8)[position.numpy()], value.numpy()))
+        (first, first_value), (second, second_value) = found
+        return Competitors(first, second, first_value, second_value)
+
+    def decide(self, competitors: Competitors, strength: float) -> UInt8[np.ndarray, "*p"]:
+        """Return the classes that win with `strength` for gamma."""
+        return stacking(competitors, strength)
 
     def save(self, path: Path) -> None:
         """Publish the classifier."""

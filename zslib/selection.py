@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from zslib.artifacts.features import DenseMaps
@@ -67,31 +66,4 @@ def matrix_over(
     for features, labels in maps:
         prediction = classifier.predict(features, labels.shape)
         total += confusion_matrix(labels, prediction, num_classes)
-    return total
-
-
-def calibration_matrices(
-    classifier: PixelClassifier,
-    maps: Iterator[tuple[Tensor, np.ndarray]],
-    gammas: Sequence[float],
-) -> np.ndarray:
-    """Return one confusion matrix per gamma, (g, c, c), from one pass over the maps.
-
-    Whatever gamma, a pixel goes to its best seen or its best unseen class: unseen where
-    p_unseen > p_seen - gamma (spnet §4.2, §10), so two classes and one difference say it all.
-    """
-    split = classifier.split
-    num_classes = len(split.classes)
-    seen, unseen = torch.tensor(split.seen), torch.tensor(split.unseen)
-    total = np.zeros((len(gammas), num_classes, num_classes), np.int64)
-    for features, labels in maps:
-        valid = torch.from_numpy(labels != 255)
-        probabilities = classifier.logits(features, labels.shape).softmax(0)[:, valid]
-        best_seen, seen_id = probabilities[seen].max(0)
-        best_unseen, unseen_id = probabilities[unseen].max(0)
-        truth = labels[valid.numpy()]
-        for index, gamma in enumerate(gammas):
-            chosen = torch.where(best_unseen > best_seen - gamma, unseen[unseen_id], seen[seen_id])
-            prediction = chosen.to(torch.uint8).numpy()
-            total[index] += confusion_matrix(truth, prediction, num_classes)
     return total

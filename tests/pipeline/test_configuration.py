@@ -50,7 +50,7 @@ def assert_complete(path: Path, *overrides: str) -> None:
     compose(path, *overrides)
     params = load_params(path)
     assert params.splits
-    # DVC tracks no default of zslib/params.py, so none may be in force.
+    # DVC tracks no default of zslib/params/, so none may be in force.
     in_force, written = params.model_dump(mode="json"), yaml.safe_load(path.read_text())
     assert set(leaves(in_force)) - set(leaves(written)) == set(), "write these keys into conf/"
     assert in_force == written

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from zslib.artifacts.features import DenseMaps, PixelBank
 from zslib.artifacts.maps import LabelMaps
 from zslib.benchmark import Split
+from zslib.calibration import calibration_matrices
 from zslib.classifier import PixelClassifier
 from zslib.held_out import draw_held_out
 from zslib.losses import weighted_cross_entropy
@@ -28,7 +29,6 @@ from zslib.params import LinearTraining, SelectionParams
 from zslib.sampling import NaturalRows
 from zslib.selection import (
     Choice,
-    calibration_matrices,
     hiou_of,
     tuning_pairs,
 )

@@ -1,0 +1,201 @@
+"""Every parameter of the project: typed, frozen sections, one module per method, read from params.yaml.
+
+A stage asks `select` for the sections that its dvc.yaml entry declares and sees nothing else.
+The whole file is checked each time all the same, so that a slip in the last stage's section is
+refused before the first stage has worked for an hour. Nothing here imports torch.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from zslib.errors import InputError
+from zslib.params.backbone import (
+    BackboneParams,
+    DeepLabParams,
+    DeepLabV2Params,
+    EncoderParams,
+    FeatureParams,
+    ModelParams,
+)
+from zslib.params.benchmark import (
+    BenchmarkParams,
+    CorpusTraining,
+    DatasetParams,
+    VectorRecipe,
+    VectorSourceParams,
+    WorldParams,
+)
+from zslib.params.cagnet import (
+    CagnetEndToEnd,
+    CagnetNetworks,
+    CagnetObjectives,
+    CagnetParams,
+    CagnetPlayers,
+    CagnetRecipe,
+    CagnetStep1,
+    CagnetStep2,
+)
+from zslib.params.evaluation import EvaluateParams, ReportParams, SelectionParams
+from zslib.params.section import Section
+from zslib.params.self_training import Pool, PseudoLabelParams, SelfTrainingParams
+from zslib.params.spnet import SpnetParams
+from zslib.params.training import (
+    AugmentationParams,
+    ComputeParams,
+    LinearTraining,
+    OptimiserParams,
+    StepDecay,
+    SteppedOptimiserParams,
+)
+from zslib.params.zs3net import (
+    ClassifierParams,
+    Convolution,
+    GeneratorParams,
+    GmmnParams,
+    GraphBranchParams,
+    GraphParams,
+    NodeFeatures,
+    OfficialParams,
+    Zs3netParams,
+)
+
+__all__ = [
+    "AugmentationParams",
+    "BackboneParams",
+    "BenchmarkParams",
+    "CagnetEndToEnd",
+    "CagnetNetworks",
+    "CagnetObjectives",
+    "CagnetParams",
+    "CagnetPlayers",
+    "CagnetRecipe",
+    "CagnetStep1",
+    "CagnetStep2",
+    "ClassifierParams",
+    "ComputeParams",
+    "Convolution",
+    "CorpusTraining",
+    "DatasetParams",
+    "DeepLabParams",
+    "DeepLabV2Params",
+    "EncoderParams",
+    "EvaluateParams",
+    "FeatureParams",
+    "GeneratorParams",
+    "GmmnParams",
+    "GraphBranchParams",
+    "GraphParams",
+    "LinearTraining",
+    "ModelParams",
+    "NodeFeatures",
+    "OfficialParams",
+    "OptimiserParams",
+    "Params",
+    "Pool",
+    "PseudoLabelParams",
+    "ReportParams",
+    "Section",
+    "SelectionParams",
+    "SelfTrainingParams",
+    "SpnetParams",
+    "StepDecay",
+    "SteppedOptimiserParams",
+    "VectorRecipe",
+    "VectorSourceParams",
+    "WorldParams",
+    "Zs3netParams",
+    "load_params",
+    "select",
+]
+
+
+class Params(Section):
+    """params.yaml."""
+
+    seed: int = 0
+    splits: list[str] = Field(min_length=1)
+    benchmark: BenchmarkParams
+    dataset: DatasetParams
+    world: WorldParams
+    vectors: dict[str, VectorSourceParams]
+    backbone: BackboneParams
+    features: FeatureParams
+    selection: SelectionParams
+    spnet: SpnetParams
+    zs3net: Zs3netParams
+    cagnet: CagnetParams
+    self_training: dict[str, SelfTrainingParams]
+    """By method."""
+    evaluate: EvaluateParams
+    report: ReportParams
+    compute: ComputeParams
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> "Params":
+        for method in ("spnet", "zs3net", "cagnet"):
+            for name in getattr(self, method).vectors.sources:
+                if name not in self.vectors:
+                    raise ValueError(f"{method}.vectors: '{name}' has no entry under vectors")
+        for split in self.splits:
+            if split not in self.benchmark.unseen:
+                raise ValueError(f"splits: '{split}' has no entry under benchmark.unseen")
+        return self
+
+
+def load_params(path: Path) -> Params:
+    """Read and check a whole parameter file.
+
+    Raises:
+        InputError: one line naming the file and every wrong key.
+    """
+    try:
+        content = yaml.load(Path(path).read_text(), _Yaml)
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: is not a mapping of sections")
+    try:
+        # YAML has no tuples: JSON mode accepts a list for one, and stays strict otherwise.
+        return Params.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        raise InputError(f"{path}: {_explained(error)}") from None
+
+
+def select(params: Params, name: str) -> Any:
+    """Return the value at a dotted name. Raises InputError where a table has no such entry."""
+    value: Any = params
+    for key in name.split("."):
+        if isinstance(value, dict) and key not in value:
+            raise InputError(f"params.yaml: {name}: missing; there are {', '.join(value)}")
+        value = value[key] if isinstance(value, dict) else getattr(value, key)
+    return value
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-4 as text; people and DVC mean the number."""
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def _explained(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(str(key) for key in item['loc']) or 'params'}: {_reason(item)}"
+        for item in error.errors()
+    )
+
+
+def _reason(item: Any) -> str:
+    reasons = {
+        "extra_forbidden": "unknown key; remove it or correct its spelling",
+        "missing": "missing; add it",
+    }
+    message = item["msg"].removeprefix("Value error, ")
+    return reasons.get(item["type"], f"{message} (got {item['input']!r:.60})")

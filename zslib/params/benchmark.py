@@ -1,0 +1,87 @@
+"""What is learned and scored, from which images, with which class vectors."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from zslib.params.section import Section
+
+
+class BenchmarkParams(Section):
+    """The protocol of one published benchmark; see `zslib.benchmark`."""
+
+    name: str
+    classes: list[str] = Field(min_length=2)
+    """Index = class id = value in the masks."""
+    void: list[str] = Field([])
+    """Classes that count as void everywhere (the background of the SPNet protocol)."""
+    unseen: dict[str, list[str]]
+    """Split name -> its unseen classes."""
+    unseen_images: Literal["drop", "ignore"] = "drop"
+    """Training images with unseen pixels leave, or stay with those pixels void."""
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> "BenchmarkParams":
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes: a name occurs twice")
+        for split, names in {"void": self.void, **self.unseen}.items():
+            if unknown := sorted(set(names) - set(self.classes)):
+                raise ValueError(f"{split}: not among the classes: {', '.join(unknown)}")
+        return self
+
+
+class DatasetParams(Section):
+    """Where the images are, and in which official layout."""
+
+    layout: Literal["voc12", "context"] = "voc12"
+    root: str
+    lists: Literal["train", "trainaug", "sbd"] = "train"
+
+
+class WorldParams(Section):
+    """The built-in world (DESIGN §5)."""
+
+    seed: int = 0
+    train_images: int = Field(2000, ge=1)
+    val_images: int = Field(400, ge=1)
+    sentences: int = Field(20000, ge=100)
+
+
+class CorpusTraining(Section):
+    """word2vec or fastText trained by gensim on a text corpus (skip-gram, negative sampling)."""
+
+    algorithm: Literal["word2vec", "fasttext"]
+    dimension: int = Field(64, ge=2)
+    window: int = Field(5, ge=1)
+    epochs: int = Field(5, ge=1)
+    negative: int = Field(10, ge=1)
+    min_count: int = Field(1, ge=1)
+    subsample: float = Field(1e-3, ge=0)
+    """Words more frequent than this share of the corpus are thinned; 0 keeps all."""
+    subword_buckets: int = Field(20_000, ge=1)
+    """fastText: rows that the character n-grams share."""
+    seed: int = 0
+
+
+class VectorSourceParams(Section):
+    """One source of class vectors: trained on the corpus `input`, or read from the file `input`."""
+
+    input: str
+    train: CorpusTraining | None = None
+    format: Literal["text", "binary", "gensim", "fasttext"] | None = None
+    aliases: dict[str, str] = Field({})
+    """Class name -> what to look up where the vectors lack the name itself."""
+    multiword: Literal["token", "mean"] = "mean"
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "VectorSourceParams":
+        if (self.train is None) == (self.format is None):
+            raise ValueError("give exactly one of 'train' (input is a corpus) and 'format'")
+        return self
+
+
+class VectorRecipe(Section):
+    """How a method combines the sources into its class embeddings."""
+
+    sources: list[str] = Field(min_length=1)
+    normalise: Literal["none", "unit", "max"] = "unit"
