@@ -122,6 +122,7 @@ class Workers:
         process = subprocess.Popen(
             [*DVC, "--wait-for-lock", "repro", "--single-item", name],
             env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True,
         )  # fmt: skip
         with self._lock:
             self._running.add(process)
@@ -138,12 +139,12 @@ class Workers:
 
     @contextmanager
     def _ended_with_us(self) -> Iterator[None]:
-        """End what runs when we are asked to end; a stage dies with its DVC and resumes later."""
+        """End what runs, DVC and stage, when we are asked to end; a stage resumes later."""
 
         def end(number: int, _: Any) -> None:
             with self._lock:
                 for process in self._running:
-                    process.terminate()
+                    os.killpg(process.pid, signal.SIGTERM)
             sys.exit(128 + number)
 
         before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
