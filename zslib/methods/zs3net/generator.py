@@ -4,7 +4,7 @@ Trained by the maximum mean discrepancy between generated and real features, one
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -84,21 +84,48 @@ def fit_generator(
     """Train a generator on the rows of the split's seen classes; one class per step, all alike."""
     torch.manual_seed(seed)
     generator = Generator(class_embeddings.shape[1], bank.dimension, params)
-    adam = OptimiserParams(name="adam", lr=params.lr, power=0.0)
-    optimiser = build_optimiser(adam, generator.parameters())
     usable = bank.rows_of_classes(split.seen)
     rows = ClassRows(bank, usable if allowed is None else usable & allowed, split.seen)
 
-    def batches(start: int) -> Iterator[tuple[int, Tensor]]:
-        for step in range(start, params.steps):
-            rng = np.random.default_rng([seed, step])
-            label = int(rng.choice(rows.classes))
-            yield label, bank.gather(rows.draw(label, params.rows, rng))
+    def draw(rng: np.random.Generator) -> tuple[int, Tensor]:
+        label = int(rng.choice(rows.classes))
+        return label, bank.gather(rows.draw(label, params.rows, rng))
 
-    def step(batch: tuple[int, Tensor]) -> Losses:
-        label, real = batch
-        generated = generator.sample(class_embeddings[label].expand(params.rows, -1))
-        loss = mmd_loss(generated, real, params)
+    def pair(drawn: tuple[int, Tensor]) -> tuple[Tensor, Tensor]:
+        label, real = drawn
+        return generator.sample(class_embeddings[label].expand(params.rows, -1)), real
+
+    name = f"generator {split.name}"
+    match_features(generator, params, draw, pair, seed=seed, name=name, curves=curves)
+    return generator
+
+
+Drawn = TypeVar("Drawn")
+
+
+def match_features(
+    generator: Gmmn,
+    params: GeneratorParams,
+    draw: Callable[[np.random.Generator], Drawn],
+    pair: Callable[[Drawn], tuple[Float[Tensor, "m d"], Float[Tensor, "n d"]]],
+    *,
+    seed: int,
+    name: str,
+    curves: Curves | None,
+) -> None:
+    """Train a generator until generated and real features of a class match.
+
+    Each step draws one class's real features, and `pair` returns generated ones with them.
+    """
+    adam = OptimiserParams(name="adam", lr=params.lr, power=0.0)
+    optimiser = build_optimiser(adam, generator.parameters())
+
+    def batches(start: int) -> Iterator[Drawn]:
+        for step in range(start, params.steps):
+            yield draw(np.random.default_rng([seed, step]))
+
+    def step(drawn: Drawn) -> Losses:
+        loss = mmd_loss(*pair(drawn), params)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -110,11 +137,10 @@ def fit_generator(
         batches,
         steps=params.steps,
         seed=seed,
-        name=f"generator {split.name}",
+        name=name,
         runtime=SingleProcess(),
         curves=curves,
     )
-    return generator
 
 
 Kind = TypeVar("Kind", bound=Gmmn)

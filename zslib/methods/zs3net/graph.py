@@ -11,7 +11,7 @@ objects, and an image has a handful of segments to compare. Here each step compa
 one class, each among its own neighbours, as the pixel generator does with pixels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -24,15 +24,9 @@ from zslib.graphs import propagation
 from zslib.held_out import draw_held_out
 from zslib.losses import weighted_cross_entropy
 from zslib.methods.zs3net.classifier import Branches
-from zslib.methods.zs3net.generator import Generators, Gmmn, mmd_loss
-from zslib.params import (
-    Convolution,
-    GeneratorParams,
-    GraphBranchParams,
-    OptimiserParams,
-    SelectionParams,
-)
-from zslib.training import Curves, Losses, SingleProcess, TrainState, build_optimiser, train
+from zslib.methods.zs3net.generator import Generators, Gmmn, match_features
+from zslib.params import Convolution, GeneratorParams, GraphBranchParams, SelectionParams
+from zslib.training import Curves
 
 
 class GraphGenerator(Gmmn):
@@ -73,37 +67,20 @@ def fit_graph_generator(
     """Train on graphs of the split's seen classes; nodes of one class per step, all classes alike."""
     torch.manual_seed(seed)
     generator = GraphGenerator(class_embeddings.shape[1], graphs.dimension, params)
-    adam = OptimiserParams(name="adam", lr=params.lr, power=0.0)
-    optimiser = build_optimiser(adam, generator.parameters())
     nodes_of = [np.flatnonzero(graphs.labels == label) for label in np.unique(graphs.labels)]
 
-    def batches(start: int) -> Iterator[tuple[GraphBatch, Int64[Tensor, " k"]]]:
-        for step in range(start, params.steps):
-            rng = np.random.default_rng([seed, step])
-            nodes = nodes_of[rng.integers(len(nodes_of))]
-            yield graphs.around(nodes[rng.integers(0, len(nodes), params.rows)])
+    def draw(rng: np.random.Generator) -> tuple[GraphBatch, Int64[Tensor, " k"]]:
+        nodes = nodes_of[rng.integers(len(nodes_of))]
+        return graphs.around(nodes[rng.integers(0, len(nodes), params.rows)])
 
-    def step(batch: tuple[GraphBatch, Int64[Tensor, " k"]]) -> Losses:
-        graph, wanted = batch
+    def pair(drawn: tuple[GraphBatch, Int64[Tensor, " k"]]) -> tuple[Tensor, Tensor]:
+        graph, wanted = drawn
         matrix = propagation(graph.edges, count=len(graph.labels), convolution=convolution)
         generated = generator.sample(class_embeddings.index_select(0, graph.labels), matrix)
-        real = graph.features.index_select(0, wanted)
-        loss = mmd_loss(generated.index_select(0, wanted), real, params)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        return {"mmd": loss.detach()}
+        return generated.index_select(0, wanted), graph.features.index_select(0, wanted)
 
-    train(
-        TrainState({"generator": generator}, {"generator": optimiser}),
-        step,
-        batches,
-        steps=params.steps,
-        seed=seed,
-        name=f"graph generator {split.name}",
-        runtime=SingleProcess(),
-        curves=curves,
-    )
+    name = f"graph generator {split.name}"
+    match_features(generator, params, draw, pair, seed=seed, name=name, curves=curves)
     return generator
 
 
