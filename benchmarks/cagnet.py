@@ -1,6 +1,5 @@
 """Training steps of CaGNet from cached maps and rows, and with the backbone in the loop (cagnet §11)."""
 
-import resource
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.material import draw_bank, draw_maps, published_params
-from benchmarks.measure import Result, time_side_by_side
+from benchmarks.measure import Result, peak_memory, time_side_by_side
 from zslib.artifacts.features import DenseMaps, PixelBank
 from zslib.backbones.network import Normalise
 from zslib.backbones.trained import build_network
@@ -121,8 +120,7 @@ def measure(
         notes = {}
         for row, step in contestants.items():
             step(None)
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            notes[f"peak memory up to {row}, MiB"] = peak
+            notes[f"peak memory up to {row}, MiB"] = peak_memory()
         seconds = time_side_by_side(contestants, lambda: None, repeats=repeats)
     sizes: dict[str, int | str] = {"backbone": model.encoder.name, "dimension": dimension}
     sizes |= {"batch": params.batch_size, "crop": f"{side} cells", "rows": params.rows}

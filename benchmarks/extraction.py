@@ -1,6 +1,5 @@
 """Feature extraction, from JPEG files to a finished cache file, against the bare forward pass."""
 
-import resource
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.material import draw_photographs, published_params
-from benchmarks.measure import Goal, Result, time_side_by_side
+from benchmarks.measure import Goal, Result, peak_memory, time_side_by_side
 from zslib.backbones.network import Normalise
 from zslib.backbones.trained import Backbone, build_network
 from zslib.benchmark import Split
@@ -139,8 +138,3 @@ def in_memory(
     stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
     normalise = Normalise(encoder.mean, encoder.std)
     return [normalise(part).to(runtime.device) for part in stacked.split(features.batch_size)]
-
-
-def peak_memory() -> float:
-    """Return the largest resident memory of this process so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

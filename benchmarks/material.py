@@ -61,8 +61,17 @@ def draw_photographs(
 
 def published_params(folder: Path) -> Params:
     """Return the parameters of Pascal VOC as published, composed from conf/."""
+    return _composed(folder, "benchmark=voc12", "recipe=published")
+
+
+def world_params(folder: Path) -> Params:
+    """Return the parameters of the built-in world."""
+    return _composed(folder, "benchmark=world", "recipe=published")
+
+
+def _composed(folder: Path, *choices: str) -> Params:
     from tools.compose_params import compose
 
     path = folder / "params.yaml"
-    compose(path, "benchmark=voc12", "recipe=published")
+    compose(path, *choices)
     return load_params(path)

@@ -5,6 +5,7 @@ by round, and what counts is the median over rounds of the ratio of two neighbou
 """
 
 import os
+import resource
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -124,6 +125,11 @@ def run_in_own_process(name: str, options: Mapping[str, Any]) -> list[Result]:
     """Run a benchmark where its peak memory and torch's global switches belong to it alone."""
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_measure, name, options).result()
+
+
+def peak_memory() -> float:
+    """Return the most resident memory that this process has had so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def machine() -> dict[str, str | int]:

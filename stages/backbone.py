@@ -10,16 +10,21 @@ from stages.command import EXISTING, PATH, Sections, scratch, stage
 @stage
 @click.option("--images", type=EXISTING, required=True, help="images.json of the index.")
 @click.option("--labels", type=EXISTING, required=True)
+@click.option("--ceiling", is_flag=True, help="Of all classes: for epochs of its own.")
 @click.option("--curves", type=PATH, required=True)
-def main(section: Sections, *, images: Path, labels: Path, curves: Path, out: Path) -> None:
+def main(
+    section: Sections, *, images: Path, labels: Path, ceiling: bool, curves: Path, out: Path
+) -> None:
     """Train the network on the images and labels of a split.
 
-    Reads params.yaml:backbone, seed. Writes network.safetensors and classifier.safetensors (its own
-    last layer). Example: python -m stages.backbone --images artifacts/world/index/images.json
-    --labels artifacts/world/u4/seen_labels.h5 --out artifacts/world/u4/backbone
-    --curves curves/world/u4/backbone
+    Reads params.yaml:backbone, seed; with --ceiling, supervised.epochs. Writes network.safetensors
+    and classifier.safetensors (its own last layer). Example: python -m stages.backbone
+    --images artifacts/world/index/images.json --labels artifacts/world/u4/seen_labels.h5
+    --curves curves/world/u4/backbone --out artifacts/world/u4/backbone
     """
     params, seed, compute = section("backbone"), section("seed"), section("compute")
+    if ceiling:
+        params = params.model_copy(update={"epochs": section("supervised.epochs")})
 
     from zslib.artifacts import publish
     from zslib.artifacts.maps import open_labels

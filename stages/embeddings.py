@@ -13,10 +13,11 @@ from stages.command import EXISTING, Sections, stage
 def main(section: Sections, *, method: str, vectors: Path, out: Path) -> None:
     """Concatenate and normalise sources as the method's recipe says.
 
-    Reads params.yaml:<method>.vectors. Example: python -m stages.embeddings --method zs3net
+    Where vectors.source names others, those take the place of the recipe's, for every method alike.
+    Reads params.yaml:<method>.vectors, vectors.source. Example: python -m stages.embeddings --method zs3net
     --vectors artifacts/world/vectors --out artifacts/world/zs3net/embeddings.safetensors
     """
-    recipe = section(f"{method}.vectors")
+    recipe = section(f"{method}.vectors").with_sources(section("vectors.source"))
 
     from zslib.embeddings.table import (
         ClassVectors,

@@ -15,7 +15,7 @@ from stages.command import EXISTING, PATH, Sections, stage
 @click.option("--maps", type=EXISTING, required=True, help="Dense maps of the validation images.")
 @click.option("--labels", type=EXISTING, required=True, help="Validation labels.")
 @click.option("--seen-labels", type=EXISTING, required=True, help="Says what is unseen.")
-@click.option("--uncalibrated", is_flag=True, help="Leave gamma out.")
+@click.option("--uncalibrated", is_flag=True, help="Leave calibration out.")
 @click.option("--scores", type=PATH, required=True, help="The metrics file (JSON) to write.")
 def main(
     section: Sections,
@@ -42,11 +42,11 @@ def main(
     from zslib.artifacts.features import DenseMaps
     from zslib.artifacts.maps import open_labels
     from zslib.benchmark import Split
-    from zslib.classifier import PixelClassifier
     from zslib.evaluation import Entry, evaluate, save
+    from zslib.heads import load_head
 
     split = Split.described(open_labels(seen_labels).meta)
-    head = PixelClassifier.load(classifier).for_split(split)
+    head = load_head(classifier).for_split(split)
     evaluation = evaluate(
         head.uncalibrated() if uncalibrated else head,
         DenseMaps.open(maps),

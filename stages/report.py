@@ -10,14 +10,23 @@ from stages.command import EXISTING, SCRATCH, Sections, stage
 @stage
 @click.option("--scores", type=EXISTING, required=True, help="Folder of score files (JSON).")
 @click.option("--evaluations", type=EXISTING, required=True, help="Folder of evaluations.")
+@click.option("--calibration", type=EXISTING, required=True, help="Folder of calibration curves.")
 @click.option("--artifacts", type=EXISTING, required=True, help="The benchmark's artifacts.")
-def main(section: Sections, *, scores: Path, evaluations: Path, artifacts: Path, out: Path) -> None:
+def main(
+    section: Sections,
+    *,
+    scores: Path,
+    evaluations: Path,
+    calibration: Path,
+    artifacts: Path,
+    out: Path,
+) -> None:
     """Write leaderboard.csv and index.html, one self-contained page.
 
     Reads params.yaml:benchmark, splits, report, seed. Scores of other splits are left out. What
     scratch/timings.jsonl knows of the stages' cost is shown, if it is there.
     Example: python -m stages.report --scores results/world --evaluations evaluations/world
-    --artifacts artifacts/world --out report
+    --calibration curves/world/calibration --artifacts artifacts/world --out report
     """
     benchmark, splits = section("benchmark"), section("splits")
     params, seed = section("report"), section("seed")
@@ -25,7 +34,7 @@ def main(section: Sections, *, scores: Path, evaluations: Path, artifacts: Path,
     from zslib.artifacts import publish
     from zslib.report.build import Inputs, build
 
-    inputs = Inputs(scores, evaluations, artifacts, SCRATCH / "timings.jsonl")
+    inputs = Inputs(scores, evaluations, calibration, artifacts, SCRATCH / "timings.jsonl")
     leaderboard, html = build(inputs, benchmark, splits, seed=seed, pictures=params.pictures)
     with publish(out) as folder:
         folder.mkdir()

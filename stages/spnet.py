@@ -36,17 +36,17 @@ def main(
     from zslib.artifacts.features import DenseMaps, PixelBank
     from zslib.artifacts.maps import open_labels
     from zslib.embeddings.table import load_class_vectors
-    from zslib.methods import spnet
+    from zslib.methods.spnet import frozen
     from zslib.training import Curves
 
-    inputs = spnet.Inputs(
+    inputs = frozen.Inputs(
         PixelBank.open(bank),
         DenseMaps.open(maps).tuning,
         open_labels(labels),
         torch.from_numpy(load_class_vectors(embeddings).rows),
     )
     recorded = Curves(curves, every=50)
-    classifier = spnet.fit(inputs, training, gammas, selection, seed=seed, curves=recorded)
+    classifier = frozen.fit(inputs, training, gammas, selection, seed=seed, curves=recorded)
     classifier.save(out)
     recorded.write()
 

@@ -8,14 +8,16 @@ from stages.command import Sections, stage
 
 
 @stage
-@click.option("--source", required=True, help="Name of the source under params.yaml:vectors.")
+@click.option(
+    "--source", required=True, help="Name of the source under params.yaml:vectors.sources."
+)
 def main(section: Sections, *, source: str, out: Path) -> None:
     """Look up or train one vector per class by gensim.
 
-    Reads params.yaml:vectors.<source>, benchmark.classes and the source's `input` file.
+    Reads params.yaml:vectors.sources.<source>, benchmark.classes and the source's `input` file.
     Example: python -m stages.vectors --source word2vec --out artifacts/world/vectors/word2vec.safetensors
     """
-    params, classes = section(f"vectors.{source}"), section("benchmark.classes")
+    params, classes = section(f"vectors.sources.{source}"), section("benchmark.classes")
 
     from zslib.embeddings.corpus import train_word_vectors
     from zslib.embeddings.table import ClassVectors, save_class_vectors

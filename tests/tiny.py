@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 
 from zslib.artifacts.features import BANK, DENSE
-from zslib.artifacts.maps import LABELS, write_label_maps
+from zslib.artifacts.maps import LABELS, open_labels, write_label_maps
 from zslib.artifacts.schemas import Schema
 from zslib.artifacts.store import write_arrays
 from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.datasets.decode import checksum
 from zslib.datasets.index import MaskEntry, MaskIndex
+from zslib.fine_tuning import LabelledImages, Run
 from zslib.params import (
     AugmentationParams,
     BackboneParams,
@@ -27,7 +28,7 @@ from zslib.params import (
     EncoderParams,
     OptimiserParams,
 )
-from zslib.training import Curves
+from zslib.training import Curves, SingleProcess
 
 CLASSES = tuple(f"{colour} {shape}" for shape in ("disc", "box", "bar") for colour in "rgb")
 UNSEEN = (4, 8)
@@ -169,6 +170,21 @@ def backbone(
         epochs=epochs,
         batch_size=4,
     )
+
+
+def labelled_images(
+    folder: Path, images: Sequence[Path], maps: Sequence[np.ndarray]
+) -> LabelledImages:
+    """Return images with their seen labels, which are published in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = open_labels(write_labels(folder / "labels.h5", [SPLIT.seen_labels(m) for m in maps]))
+    return LabelledImages.of(dict(zip(labels.ids, images, strict=True)).__getitem__, labels)
+
+
+def run(folder: Path, curves: Curves | None = None, *, seconds: float = 60) -> Run:
+    """Return a run that saves a checkpoint every so many seconds."""
+    compute = CPU.model_copy(update={"checkpoint_seconds": seconds})
+    return Run("tiny", 0, compute, SingleProcess(), folder / "run", curves)
 
 
 class RecordedCurves(Curves):

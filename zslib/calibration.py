@@ -5,16 +5,15 @@ pixel settle the outcome for every strength of either, so one pass over feature 
 whole sweep (spnet §10, joem §10).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64, UInt8
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
-from zslib.benchmark import IGNORE_INDEX, Split
-from zslib.metrics import confusion_matrix
+from zslib.benchmark import Split
 
 
 @dataclass(frozen=True)
@@ -70,20 +69,3 @@ def apollonius(
     first = weight[competitors.first] * competitors.first_value
     second = weight[competitors.second] * competitors.second_value
     return np.where(second < first, competitors.second, competitors.first)
-
-
-def calibration_matrices(
-    classifier: Calibrated,
-    maps: Iterator[tuple[Tensor, np.ndarray]],
-    strengths: Sequence[float],
-) -> Int64[np.ndarray, "s c c"]:
-    """Return one confusion matrix per strength from one pass over (pixel features, label map) pairs."""
-    num_classes = len(classifier.split.classes)
-    total = np.zeros((len(strengths), num_classes, num_classes), np.int64)
-    for features, labels in maps:
-        labelled = labels != IGNORE_INDEX
-        competitors = classifier.competitors(features, labels.shape).at(labelled)
-        for index, strength in enumerate(strengths):
-            prediction = classifier.decide(competitors, strength)
-            total[index] += confusion_matrix(labels[labelled], prediction, num_classes)
-    return total

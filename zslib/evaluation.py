@@ -20,8 +20,8 @@ from zslib.artifacts.maps import PREDICTIONS, LabelMaps, write_label_maps
 from zslib.artifacts.publish import publish
 from zslib.artifacts.store import write_arrays
 from zslib.benchmark import IGNORE_INDEX, Split
-from zslib.classifier import PixelClassifier
 from zslib.errors import InputError
+from zslib.heads import Head
 from zslib.metrics import (
     CONFUSION,
     bootstrap_intervals,
@@ -64,7 +64,7 @@ class Evaluation:
 
 
 def evaluate(
-    classifier: PixelClassifier,
+    classifier: Head,
     maps: DenseMaps,
     labels: LabelMaps,
     *,
@@ -181,7 +181,7 @@ def save(
         temporary.write_text(text + "\n")
 
 
-def _unseen_only(classifier: PixelClassifier) -> PixelClassifier:
+def _unseen_only(classifier: Head) -> Head:
     split = classifier.split
     void = (*split.void, *split.seen)
     among = Split.from_ids(split.name, split.classes, split.unseen, void)

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 from torch import Tensor
 
 from zslib.artifacts.features import DenseMaps
 from zslib.artifacts.maps import LabelMaps
-from zslib.benchmark import Split
+from zslib.benchmark import IGNORE_INDEX, Split
+from zslib.calibration import Calibrated
 from zslib.classifier import PixelClassifier
 from zslib.metrics import confusion_matrix, scores
 
@@ -66,4 +68,21 @@ def matrix_over(
     for features, labels in maps:
         prediction = classifier.predict(features, labels.shape)
         total += confusion_matrix(labels, prediction, num_classes)
+    return total
+
+
+def calibration_matrices(
+    classifier: Calibrated,
+    maps: Iterator[tuple[Tensor, np.ndarray]],
+    strengths: Sequence[float],
+) -> Int64[np.ndarray, "s c c"]:
+    """Return one confusion matrix per strength from one pass over (pixel features, label map) pairs."""
+    num_classes = len(classifier.split.classes)
+    total = np.zeros((len(strengths), num_classes, num_classes), np.int64)
+    for features, labels in maps:
+        labelled = labels != IGNORE_INDEX
+        competitors = classifier.competitors(features, labels.shape).at(labelled)
+        for index, strength in enumerate(strengths):
+            prediction = classifier.decide(competitors, strength)
+            total[index] += confusion_matrix(labels[labelled], prediction, num_classes)
     return total

@@ -105,6 +105,7 @@ def test_every_stage_refuses_a_misspelt_key(stage: str, write_params: Callable[.
         (lambda p: p.update(splits=["u3"]), ["splits", "u3"]),
         (lambda p: p["benchmark"]["unseen"].update(u4=["zebu"]), ["u4", "zebu"]),
         (lambda p: p["spnet"]["vectors"].update(sources=["glove"]), ["spnet.vectors", "glove"]),
+        (lambda p: p["vectors"].update(source="glove"), ["vectors: source", "'glove'", "word2vec"]),
     ],
 )
 def test_what_is_wrong_is_named(

@@ -16,7 +16,7 @@ from zslib.artifacts.maps import open_labels
 from zslib.datasets.views import BatchOrder, TrainingViews, loader
 from zslib.errors import InputError
 from zslib.losses import guarded_root, squared_mmd
-from zslib.methods import spnet
+from zslib.methods.spnet import frozen
 from zslib.methods.zs3net.generator import fit_generators
 from zslib.params import (
     AugmentationParams,
@@ -142,10 +142,10 @@ def test_fault_18_a_worker_that_fails_ends_the_run_with_its_reason(tmp_path: Pat
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> spnet.Inputs:
+def small(tmp_path: Path) -> frozen.Inputs:
     """Every image of the bank is a tuning image, so nothing is left to train a choice on."""
     maps = tiny.label_maps(4, tiny.SPLIT.seen, seed=0)
-    return spnet.Inputs(
+    return frozen.Inputs(
         PixelBank.open(tiny.write_bank(tmp_path / "bank.h5", images=4)),
         DenseMaps.open(tiny.write_maps(tmp_path / "tuning.h5", maps)),
         open_labels(tiny.write_labels(tmp_path / "labels.h5", maps)),
@@ -158,10 +158,10 @@ TRAINING = LinearTraining(optimiser=OptimiserParams(name="sgd", lr=0.1), steps=2
 
 
 def test_no_row_outside_the_tuning_images_is_an_error_that_says_what_to_do(
-    small: spnet.Inputs,
+    small: frozen.Inputs,
 ) -> None:
     with pytest.raises(InputError, match=r"features\.tuning_images"):
-        spnet.choose_gamma(small, TRAINING, [0.0], SELECTION, seed=0)
+        frozen.choose_gamma(small, TRAINING, [0.0], SELECTION, seed=0)
     with pytest.raises(InputError, match=r"features\.tuning_images"):
         fit_generators(
             small.bank,
@@ -173,20 +173,20 @@ def test_no_row_outside_the_tuning_images_is_an_error_that_says_what_to_do(
         )
 
 
-def test_too_few_seen_classes_to_hold_out_is_an_error(small: spnet.Inputs) -> None:
+def test_too_few_seen_classes_to_hold_out_is_an_error(small: frozen.Inputs) -> None:
     selection = SelectionParams(held_out=4, draws=2)
     with pytest.raises(InputError, match=r"selection: 2 draws of 4 classes need 8 seen"):
-        spnet.choose_gamma(small, TRAINING, [0.0], selection, seed=0)
+        frozen.choose_gamma(small, TRAINING, [0.0], selection, seed=0)
 
 
 def test_a_held_out_class_without_pixels_gives_a_choice_and_no_nan(tmp_path: Path) -> None:
     maps = [np.full((4, 4), 0, np.uint8)] * 2
-    inputs = spnet.Inputs(
+    inputs = frozen.Inputs(
         PixelBank.open(tiny.write_bank(tmp_path / "bank.h5")),
         DenseMaps.open(tiny.write_maps(tmp_path / "tuning.h5", maps)),
         open_labels(tiny.write_labels(tmp_path / "labels.h5", maps)),
         tiny.EMBEDDINGS,
     )
-    choice = spnet.choose_gamma(inputs, TRAINING, [0.0, 0.5], SELECTION, seed=0)
+    choice = frozen.choose_gamma(inputs, TRAINING, [0.0, 0.5], SELECTION, seed=0)
     assert np.isfinite(choice.hiou).all()
     assert choice.chosen == 0.0, "the first of equals"

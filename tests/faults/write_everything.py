@@ -7,7 +7,7 @@ from tests import tiny
 from zslib.artifacts.features import DenseMaps, PixelBank
 from zslib.artifacts.maps import open_labels
 from zslib.features import Photographs, extract, plan_bank
-from zslib.methods import spnet
+from zslib.methods.spnet import frozen
 from zslib.methods.zs3net import classifier as zs3net_classifier
 from zslib.methods.zs3net.generator import fit_generators, save_generators
 from zslib.params import (
@@ -45,8 +45,8 @@ def write_everything(folder: Path) -> None:
     training = LinearTraining(
         optimiser=OptimiserParams(name="adam", lr=0.02), steps=20, batch_size=64
     )
-    inputs = spnet.Inputs(bank, tuning, seen_labels, tiny.EMBEDDINGS)
-    spnet.fit(inputs, training, [0.0, 0.5], selection, seed=0).save(folder / "spnet")
+    inputs = frozen.Inputs(bank, tuning, seen_labels, tiny.EMBEDDINGS)
+    frozen.fit(inputs, training, [0.0, 0.5], selection, seed=0).save(folder / "spnet")
     generators = fit_generators(
         bank,
         tiny.EMBEDDINGS,

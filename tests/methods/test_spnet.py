@@ -6,7 +6,7 @@ import torch
 from tests import tiny
 from tests.methods.tester import World, ZeroShotMethodTester
 from zslib.classifier import PixelClassifier
-from zslib.methods import spnet
+from zslib.methods.spnet import frozen
 from zslib.params import LinearTraining, OptimiserParams
 
 TRAINING = LinearTraining(
@@ -15,15 +15,17 @@ TRAINING = LinearTraining(
 GAMMAS = [round(0.1 * step, 1) for step in range(11)]
 
 
-def inputs(world: World) -> spnet.Inputs:
-    return spnet.Inputs(world.bank, world.tuning, world.labels, world.class_embeddings)
+def inputs(world: World) -> frozen.Inputs:
+    return frozen.Inputs(world.bank, world.tuning, world.labels, world.class_embeddings)
 
 
 class TestSpnet(ZeroShotMethodTester):
     def fit(
         self, world: World, *, seed: int, curves: tiny.RecordedCurves | None = None
     ) -> PixelClassifier:
-        return spnet.fit(inputs(world), TRAINING, GAMMAS, world.selection, seed=seed, curves=curves)
+        return frozen.fit(
+            inputs(world), TRAINING, GAMMAS, world.selection, seed=seed, curves=curves
+        )
 
     def test_gamma_is_one_of_the_candidates_and_kept(self, fitted: PixelClassifier) -> None:
         assert fitted.gamma in GAMMAS
@@ -48,8 +50,8 @@ class TestSpnet(ZeroShotMethodTester):
         turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(6, 6)))
         turned = world.class_embeddings @ torch.tensor(turn, dtype=torch.float32)
         found = [
-            spnet.fit_projection(
-                spnet.Inputs(world.bank, world.tuning, world.labels, rows),
+            frozen.fit_projection(
+                frozen.Inputs(world.bank, world.tuning, world.labels, rows),
                 tiny.SPLIT,
                 training,
                 allowed=None,
@@ -74,8 +76,8 @@ class TestSpnet(ZeroShotMethodTester):
         )
         options = (TRAINING.model_copy(update={"steps": 20}), GAMMAS, world.selection)
         choices = [
-            spnet.choose_gamma(
-                spnet.Inputs(b, world.tuning, world.labels, world.class_embeddings),
+            frozen.choose_gamma(
+                frozen.Inputs(b, world.tuning, world.labels, world.class_embeddings),
                 *options,
                 seed=0,
             )

@@ -46,6 +46,11 @@ def test_each_benchmark_is_complete_with_each_model(
     assert load_params(path).backbone.model.model_dump(mode="json") == written
 
 
+@pytest.mark.parametrize("vectors", names("vectors"))
+def test_voc12_is_complete_with_other_class_vectors(vectors: str, tmp_path: Path) -> None:
+    assert_complete(tmp_path / "params.yaml", "benchmark=voc12", f"+vectors={vectors}")
+
+
 def assert_complete(path: Path, *overrides: str) -> None:
     compose(path, *overrides)
     params = load_params(path)

@@ -80,7 +80,12 @@ def test_the_report_comes_after_every_evaluation(
         ),
         (
             "spnet.gammas",
-            {"spnet/train", "spnet/evaluate", "spnet/evaluate_calibrated", "report"},
+            {"spnet/train", "spnet/evaluate", "spnet/evaluate_calibrated", "report"}
+            | {"spnet/competitors", "spnet/sweep"},
+        ),
+        (
+            "joem.closed_form",
+            {"joem/frozen", "joem/evaluate_frozen", "joem/competitors", "joem/sweep", "report"},
         ),
         ("report.pictures", {"report"}),
         ("compute.device", set()),
@@ -89,9 +94,25 @@ def test_the_report_comes_after_every_evaluation(
 def test_a_parameter_reruns_what_depends_on_it_and_no_more(
     parameter: str, expected: set[str], graph: Any, short_name: Callable[[Any], str]
 ) -> None:
+    assert {short_name(stage) for stage in rerun(parameter, graph)} == expected
+
+
+def test_other_class_vectors_rerun_every_method_and_nothing_that_methods_share(
+    graph: Any, short_name: Callable[[Any], str]
+) -> None:
+    found = {short_name(stage) for stage in rerun("vectors.source", graph)}
+    embeddings = {name for name in map(short_name, graph) if name.endswith("/embeddings")}
+    assert embeddings <= found
+    assert {name.split("/")[0] for name in embeddings} >= {"spnet", "zs3net", "cagnet"}
+    # Neither backbone nor features nor the vectors themselves, and not the ceiling.
+    assert {name for name in found if "/" not in name} == {"report"}
+    assert not {name for name in found if name.startswith("supervised/")}
+
+
+def rerun(parameter: str, graph: Any) -> set[Any]:
+    """The stages that a change of a parameter reruns: those that track it, and what follows them."""
     changed = {stage for stage in graph if any(tracks(dep, parameter) for dep in stage.deps)}
-    downstream = {after for stage in changed for after in nx.ancestors(graph, stage)}
-    assert {short_name(stage) for stage in changed | downstream} == expected
+    return changed | {after for stage in changed for after in nx.ancestors(graph, stage)}
 
 
 def tracks(dependency: Any, parameter: str) -> bool:

@@ -17,6 +17,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 METHODS = {
     ("spnet", "clean"),
     ("spnet-c", "clean"),
+    ("spnet-e2e", "clean"),
+    ("spnet-c-e2e", "clean"),
     ("zs3net", "clean"),
     ("zs3net", "official"),
     ("zs3net+st", "clean"),
@@ -26,6 +28,10 @@ METHODS = {
     ("cagnet", "official"),
     ("cagnet+st", "clean"),
     ("cagnet-e2e", "clean"),
+    ("cagnet-v2", "clean"),
+    ("joem", "clean"),
+    ("joem-frozen", "clean"),
+    ("joem-frozen-head", "clean"),
     ("supervised", "clean"),
 }
 TINY = (
@@ -39,6 +45,8 @@ TINY = (
     "selection.draws=1",
     "spnet.training.steps=5",
     "spnet.gammas=[0.0,0.5]",
+    "spnet.end_to_end_splits=[u4]",
+    "spnet.end_to_end.steps=2",
     "zs3net.generator.steps=5",
     "zs3net.classifier.training.steps=5",
     "zs3net.classifier.unseen_weights=[1.0,10.0]",
@@ -49,11 +57,19 @@ TINY = (
     "cagnet.official_splits=[u4]",
     "cagnet.end_to_end_splits=[u4]",
     "cagnet.end_to_end.steps=2",
+    "cagnet.v2_splits=[u4]",
+    "cagnet.patches.step1.steps=5",
+    "cagnet.patches.step2.steps=5",
+    "cagnet.patches.step2.unseen_boosts=[3.0,30.0]",
     "cagnet.step1.steps=5",
     "cagnet.step2.steps=5",
     "cagnet.step2.unseen_boosts=[3.0,30.0]",
     "cagnet.official.step1.steps=5",
     "cagnet.official.step2.steps=5",
+    "joem.sigmas=[0.5,1.0]",
+    "joem.closed_form.ridges=[0.001,0.1]",
+    "joem.head.steps=5",
+    "joem.end_to_end.epochs=1",
     "evaluate.bootstrap=20",
     "report.pictures=2",
 )
@@ -143,6 +159,7 @@ def test_dvc_shows_metrics_plots_and_experiments(finished: Copy) -> None:
     assert "hiou" in str(shown)
     plots = json.loads(finished.run("dvc", "plots", "show", "--json").stdout)
     assert any("backbone" in name for name in plots["data"])
+    assert plots["data"]["Calibration of SPNet"]
     assert "zs3net" in finished.run("dvc", "exp", "show", "--csv").stdout
 
 

@@ -16,7 +16,7 @@ OURS = re.compile(r"^(artifacts|curves|data|evaluations|report|results)\b")
 
 
 def sections_asked_for(source: str, options: dict[str, str]) -> set[str]:
-    """The arguments of every `section(...)` call; `{name}` in one is the command's --name.
+    """The arguments of every `section(...)` call; `name` or `{name}` in one is the command's --name.
 
     What stands under `if name:` counts where the command gives --name.
     """
@@ -24,6 +24,8 @@ def sections_asked_for(source: str, options: dict[str, str]) -> set[str]:
     for node in _walk(ast.parse(source), options):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "section":
             name = ast.unparse(node.args[0]).removeprefix("f").strip("'\"")
+            if isinstance(node.args[0], ast.Name):
+                name = f"{{{name}}}"
             asked.add(re.sub(r"\{(\w+)\}", lambda match: options[match[1]], name))
     return asked
 
@@ -49,11 +51,12 @@ def test_sections_are_found_in_code() -> None:
     source = """
 def main(section, *, split):
     a, b = section("seed"), section(f"benchmark.unseen.{split}")
+    d = section(split)
     if graph:
         c = section("graph")
 """
     options = {"split": "${item.split}"}
-    asked = {"seed", "benchmark.unseen.${item.split}"}
+    asked = {"seed", "benchmark.unseen.${item.split}", "${item.split}"}
     assert sections_asked_for(source, options) == asked
     assert sections_asked_for(source, options | {"graph": ""}) == asked | {"graph"}
 

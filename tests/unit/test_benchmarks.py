@@ -17,10 +17,12 @@ from benchmarks import (
     graphs,
     pseudo_labels,
     sampling,
+    training,
 )
-from benchmarks.material import published_params
+from benchmarks.material import published_params, world_params
 from benchmarks.measure import Goal, Result, run_in_own_process, time_side_by_side
 from tests import tiny
+from zslib.params import Params
 
 
 def contestants(result: Result) -> list[str]:
@@ -139,6 +141,47 @@ def test_cagnet(tmp_path):
     peaks = list(result.notes.values())
     assert peaks[0] > 0
     assert peaks == sorted(peaks)
+
+
+@pytest.mark.parametrize("method", list(training.METHODS))
+def test_training(method, tmp_path):
+    params = world_params(tmp_path)
+    backbone = params.backbone.model_copy(update={"model": tiny.deeplab()})
+    params = params.model_copy(update={"backbone": backbone, **few_updates(params)})
+    (result,) = training.measure(only=method, params=params, images=20, steps=2, repeats=2)
+    assert_complete(result, repeats=2)
+    assert result.title == f"training: {method}"
+    assert contestants(result) == [training.CACHE, training.BACKBONE]
+    before, after, whole, behind = result.notes.values()
+    assert 0 < before <= after
+    assert whole > 0
+    assert behind == pytest.approx(3 * np.median(result.seconds[training.BACKBONE]))
+
+
+def test_a_training_too_long_to_be_timed_is_multiplied(tmp_path):
+    params = world_params(tmp_path)
+    params = params.model_copy(update=few_updates(params))
+    (result,) = training.measure(
+        only="ZS3Net's generator", params=params, images=20, steps=2, whole=False
+    )
+    for way, note in zip(result.seconds, list(result.notes)[2:], strict=True):
+        assert way in note
+        assert result.notes[note] == pytest.approx(3 * np.median(result.seconds[way]))
+
+
+def few_updates(params: Params) -> dict[str, object]:
+    """Whole trainings of three updates."""
+
+    def shortened(section):
+        return section.model_copy(update={"steps": 3})
+
+    graph = params.zs3net.graph
+    graph = graph.model_copy(update={"generator": shortened(graph.generator)})
+    generator = shortened(params.zs3net.generator)
+    zs3net = params.zs3net.model_copy(update={"generator": generator, "graph": graph})
+    step1, step2 = shortened(params.cagnet.step1), shortened(params.cagnet.step2)
+    cagnet = params.cagnet.model_copy(update={"step1": step1, "step2": step2})
+    return {"zs3net": zs3net, "cagnet": cagnet}
 
 
 def test_extraction():

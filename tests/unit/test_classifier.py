@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from zslib.benchmark import Split
-from zslib.calibration import calibration_matrices
 from zslib.classifier import PixelClassifier, best_classes
 from zslib.losses import weighted_cross_entropy
-from zslib.methods.spnet import Projection
+from zslib.methods.spnet.frozen import Projection
 from zslib.metrics import scores
 from zslib.params import OptimiserParams
-from zslib.selection import matrix_over
+from zslib.selection import calibration_matrices, matrix_over
 from zslib.training import build_optimiser
 
 SEEN_SEEN_UNSEEN = Split.from_ids("s", ("a", "b", "c"), [2], [])

@@ -20,8 +20,10 @@ from zslib.evaluation import (
     evaluate,
     save,
 )
+from zslib.heads import Head
 from zslib.metrics import CONFUSION, confusion_matrix
 from zslib.params import EvaluateParams
+from zslib.prototypes import PrototypeClassifier
 
 PARAMS = EvaluateParams(bootstrap=20)
 ENTRY = Entry("tiny", "spnet", "clean", seed=0)
@@ -33,6 +35,13 @@ def random_classifier(split: Split = tiny.SPLIT, *, gamma: float = 0.2) -> Pixel
     return PixelClassifier(split, weight, torch.zeros(len(split.classes)), gamma)
 
 
+def random_prototypes(*, sigma: float = 0.8) -> PrototypeClassifier:
+    generator = torch.Generator().manual_seed(0)
+    return PrototypeClassifier(
+        tiny.SPLIT, torch.randn(9, tiny.DIMENSION, generator=generator), sigma
+    )
+
+
 def artifacts(folder: Path, label_maps: list[np.ndarray]) -> tuple[DenseMaps, object]:
     return (
         DenseMaps.open(tiny.write_maps(folder / "maps.h5", label_maps)),
@@ -40,10 +49,10 @@ def artifacts(folder: Path, label_maps: list[np.ndarray]) -> tuple[DenseMaps, ob
     )
 
 
-@pytest.fixture
-def evaluation(tmp_path: Path) -> Evaluation:
+@pytest.fixture(params=[random_classifier(), random_prototypes()], ids=["scores", "distances"])
+def evaluation(request: pytest.FixtureRequest, tmp_path: Path) -> Evaluation:
     maps, labels = artifacts(tmp_path, tiny.label_maps(5, range(9), seed=0))
-    return evaluate(random_classifier(), maps, labels, resolution="original")
+    return evaluate(request.param, maps, labels, resolution="original")
 
 
 def test_matrices_are_those_of_the_predictions(evaluation: Evaluation, tmp_path: Path) -> None:
@@ -66,11 +75,19 @@ def test_the_restricted_matrix_holds_unseen_pixels_among_unseen_classes(
     np.testing.assert_array_equal(restricted.sum(1)[unseen], evaluation.generalised.sum(1)[unseen])
 
 
-def test_calibration_does_not_touch_the_restricted_protocol(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "heads",
+    [
+        [random_classifier(gamma=gamma) for gamma in (0.0, 0.9)],
+        [random_prototypes(sigma=sigma) for sigma in (1.0, 0.1)],
+    ],
+    ids=["gamma", "sigma"],
+)
+def test_calibration_does_not_touch_the_restricted_protocol(
+    heads: list[Head], tmp_path: Path
+) -> None:
     pair = artifacts(tmp_path, tiny.label_maps(4, range(9), seed=1))
-    results = [
-        evaluate(random_classifier(gamma=g), *pair, resolution="original") for g in (0.0, 0.9)
-    ]
+    results = [evaluate(head, *pair, resolution="original") for head in heads]
     np.testing.assert_array_equal(results[0].restricted, results[1].restricted)
     assert (results[0].generalised != results[1].generalised).any()
 

@@ -33,10 +33,11 @@ from zslib.datasets.decode import checksum
 from zslib.datasets.index import ImageEntry, ImageIndex
 from zslib.embeddings.table import ClassVectors, save_class_vectors
 from zslib.errors import ArtifactError, InputError
-from zslib.metrics import CONFUSION, confusion_matrix, marginals, scores
+from zslib.metrics import CONFUSION, confusion_matrix, harmonic_mean, marginals, scores
 from zslib.params import BenchmarkParams
 from zslib.report import aggregate, leaderboard_rows, read_leaderboard
 from zslib.report.build import Inputs, build
+from zslib.report.calibration import Plane
 from zslib.report.leaderboard import COLUMNS, METHODS, read_scores, to_csv
 from zslib.report.matrices import colours, destinations, row_normalised
 from zslib.report.pictures import Row, Tile, choose_pictures, class_areas, picture_colours
@@ -119,11 +120,16 @@ class Project:
         self.ids = [f"picture{index}" for index in range(6)]
         self.truth = truth_maps()
         self.inputs = Inputs(
-            root / "results/toy", root / "evaluations/toy", root / "artifacts/toy", root / "none"
+            root / "results/toy",
+            root / "evaluations/toy",
+            root / "curves/toy/calibration",
+            root / "artifacts/toy",
+            root / "none",
         )
 
     def write(self) -> None:
         self._write_dataset()
+        self.write_curve("spnet", chosen=0.5)
         for errors, (method, protocol) in enumerate(ROWS):
             self.write_result(method, protocol, errors=errors)
 
@@ -163,6 +169,20 @@ class Project:
         pairs = [(labels, np.where(labels == 255, 0, 200).astype(np.uint8)) for labels in given]
         sizes = [labels.shape for labels in given]
         write_pseudo_labels(path, self.ids[: len(given)], sizes, pairs, meta=split.describe())
+        return path
+
+    def write_curve(self, name: str, split: Split = SPLIT, **changes: object) -> Path:
+        """A calibration curve of three strengths, as the stage `sweep` leaves it."""
+        values = [(0.0, 0.8, 0.0), (0.5, 0.7, 0.25), (1.0, 0.0, 0.3)]
+        points = [
+            {"strength": g, "miou_seen": s, "miou_unseen": u, "hiou": harmonic_mean(s, u)}
+            for g, s, u in values
+        ]
+        content = {"split": split.name, "method": name, "seed": 0, "rule": "stacking"}
+        content["classes"] = {c: "unseen" if c in UNSEEN else "seen" for c in CLASSES}
+        path = self.inputs.calibration / f"{split.name}-{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content | {"chosen": 0.5, "points": points} | changes))
         return path
 
     def results(self, split: Split = SPLIT) -> list[Result]:
@@ -388,6 +408,7 @@ def command(project, monkeypatch, tmp_path):
     monkeypatch.setattr("stages.command._die_with_parent", lambda: None)
     folders = {"scores": "results", "evaluations": "evaluations", "artifacts": "artifacts"}
     arguments = [f"--{option}={folder}/toy" for option, folder in folders.items()]
+    arguments.append("--calibration=curves/toy/calibration")
     return lambda: CliRunner().invoke(main, [*arguments, "--out", "report"])
 
 
@@ -577,6 +598,66 @@ def test_pseudo_labels_of_other_unseen_classes_are_refused(project):
         project.build()
 
 
+# --- calibration ---------------------------------------------------------------------------------
+
+
+def calibration_section(html: str) -> str:
+    return re.search(r'id="u2-calibration".*?</section>', html, flags=re.DOTALL)[0]
+
+
+def test_the_calibration_shows_every_strength_and_what_was_chosen(project):
+    project.write_curve("joem", rule="apollonius", chosen=1.0)
+    section = calibration_section(project.build()[1])
+    assert "held-out seen classes chose" in section
+    hints = re.findall(r"<title>(.*?)</title>", section)
+    assert len(hints) == 6
+    assert "SPNet, gamma = 0.5: seen 70.0 %, unseen 25.0 %, hIoU 36.8 %" in hints
+    assert 'class="name" text-anchor="start">SPNet, gamma = 0.5</text>' in section
+    assert 'class="name" text-anchor="start">JoEm, sigma = 1</text>' in section
+    cells = re.sub(r"<.*?>", " ", section[section.index("<tbody>") :]).split()
+    assert "SPNet without 80.0 0.0 0.0 SPNet gamma = 0.5 70.0 25.0 36.8" in " ".join(cells)
+
+
+def test_without_curves_there_is_no_section_of_calibration(project):
+    shutil.rmtree(project.inputs.calibration)
+    assert "What calibration trades" not in project.build()[1]
+    project.write_curve("spnet", split=replace(SPLIT, name="u9"))
+    assert "What calibration trades" not in project.build()[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": 7}, "curve of spnet, split 'u2': is of another seed"),
+        (
+            {"classes": dict.fromkeys(CLASSES, "seen")},
+            "curve of spnet, split 'u2': .*other classes",
+        ),
+        ({"method": "mine"}, r"u2-spnet.json: is no calibration curve \(.*method 'mine'"),
+        ({"chosen": 0.3}, r"u2-spnet.json: .*0.3 is not on the curve.*rerun the stage 'sweep'"),
+        ({"points": []}, r"u2-spnet.json: is no calibration curve"),
+    ],
+    ids=["seed", "classes", "method", "chosen", "empty"],
+)
+def test_a_calibration_curve_that_does_not_belong_here_is_refused(project, changes, said):
+    project.write_curve("spnet", **changes)
+    with pytest.raises(InputError, match=said):
+        project.build()
+
+
+def test_contours_join_points_of_equal_hiou():
+    plane = Plane(seen_top=0.8, unseen_top=0.4, right=500)
+    contours = [part for part in plane.contours() if part.startswith("<polyline")]
+    assert len(contours) == 5
+    for level, contour in enumerate(contours, 1):
+        for pair in re.search(r'points="([^"]*)"', contour)[1].split():
+            x, y = map(float, pair.split(","))
+            seen = (x - plane.left) / (plane.right - plane.left) * plane.seen_top
+            unseen = (plane.lower - y) / (plane.lower - plane.upper) * plane.unseen_top
+            assert unseen <= plane.unseen_top + 1e-3
+            assert harmonic_mean(seen, unseen) == pytest.approx(level / 10, abs=1e-3)
+
+
 # --- figures against K ---------------------------------------------------------------------------
 
 
@@ -632,7 +713,22 @@ def test_k_is_read_from_names_of_u_and_a_number(name, count):
 
 
 def test_every_method_has_a_line_of_its_own():
-    assert len({Style.of(method) for method in METHODS}) == len(METHODS)
+    styles = {
+        Style.of(method, "transductive" if method.endswith("+st") else "inductive")
+        for method in METHODS
+    }
+    assert len(styles) == len(METHODS)
+
+
+def test_a_line_is_dashed_for_its_setting_and_not_for_its_name(project):
+    for name in ("u2", "u4"):
+        path = project.write_result("zs5net", "clean", split=split_of(name))
+        path.write_text(path.read_text().replace('"inductive"', '"transductive"'))
+    results = [r for name in ("u2", "u4") for r in project.results(split_of(name))]
+    dashed = {trend.title: trend.style.dashed for trend in trends(results, "hiou")}
+    assert dashed["ZS5Net"]
+    assert not dashed["SPNet"]
+    assert not Style.of("zs5net", "inductive").dashed
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=10).map(sorted))

@@ -21,6 +21,7 @@ from zslib.params.backbone import (
     EncoderParams,
     FeatureParams,
     ModelParams,
+    SupervisedParams,
 )
 from zslib.params.benchmark import (
     BenchmarkParams,
@@ -28,6 +29,7 @@ from zslib.params.benchmark import (
     DatasetParams,
     VectorRecipe,
     VectorSourceParams,
+    VectorsParams,
     WorldParams,
 )
 from zslib.params.cagnet import (
@@ -35,18 +37,28 @@ from zslib.params.cagnet import (
     CagnetNetworks,
     CagnetObjectives,
     CagnetParams,
+    CagnetPatches,
     CagnetPlayers,
     CagnetRecipe,
     CagnetStep1,
     CagnetStep2,
 )
 from zslib.params.evaluation import EvaluateParams, ReportParams, SelectionParams
+from zslib.params.joem import (
+    JoemClosedForm,
+    JoemEndToEnd,
+    JoemHead,
+    JoemMixing,
+    JoemObjectives,
+    JoemParams,
+)
 from zslib.params.section import Section
 from zslib.params.self_training import Pool, PseudoLabelParams, SelfTrainingParams
-from zslib.params.spnet import SpnetParams
+from zslib.params.spnet import SpnetEndToEnd, SpnetParams
 from zslib.params.training import (
     AugmentationParams,
     ComputeParams,
+    FineTuning,
     LinearTraining,
     OptimiserParams,
     StepDecay,
@@ -72,6 +84,7 @@ __all__ = [
     "CagnetNetworks",
     "CagnetObjectives",
     "CagnetParams",
+    "CagnetPatches",
     "CagnetPlayers",
     "CagnetRecipe",
     "CagnetStep1",
@@ -86,10 +99,17 @@ __all__ = [
     "EncoderParams",
     "EvaluateParams",
     "FeatureParams",
+    "FineTuning",
     "GeneratorParams",
     "GmmnParams",
     "GraphBranchParams",
     "GraphParams",
+    "JoemClosedForm",
+    "JoemEndToEnd",
+    "JoemHead",
+    "JoemMixing",
+    "JoemObjectives",
+    "JoemParams",
     "LinearTraining",
     "ModelParams",
     "NodeFeatures",
@@ -102,11 +122,14 @@ __all__ = [
     "Section",
     "SelectionParams",
     "SelfTrainingParams",
+    "SpnetEndToEnd",
     "SpnetParams",
     "StepDecay",
     "SteppedOptimiserParams",
+    "SupervisedParams",
     "VectorRecipe",
     "VectorSourceParams",
+    "VectorsParams",
     "WorldParams",
     "Zs3netParams",
     "load_params",
@@ -122,13 +145,15 @@ class Params(Section):
     benchmark: BenchmarkParams
     dataset: DatasetParams
     world: WorldParams
-    vectors: dict[str, VectorSourceParams]
+    vectors: VectorsParams
     backbone: BackboneParams
+    supervised: SupervisedParams
     features: FeatureParams
     selection: SelectionParams
     spnet: SpnetParams
     zs3net: Zs3netParams
     cagnet: CagnetParams
+    joem: JoemParams
     self_training: dict[str, SelfTrainingParams]
     """By method."""
     evaluate: EvaluateParams
@@ -137,10 +162,11 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _references_exist(self) -> "Params":
-        for method in ("spnet", "zs3net", "cagnet"):
-            for name in getattr(self, method).vectors.sources:
-                if name not in self.vectors:
-                    raise ValueError(f"{method}.vectors: '{name}' has no entry under vectors")
+        for method, section in self:
+            recipe = getattr(section, "vectors", None)
+            for name in recipe.sources if isinstance(recipe, VectorRecipe) else []:
+                if name not in self.vectors.sources:
+                    raise ValueError(f"{method}.vectors: vectors.sources has no entry '{name}'")
         for split in self.splits:
             if split not in self.benchmark.unseen:
                 raise ValueError(f"splits: '{split}' has no entry under benchmark.unseen")

@@ -60,7 +60,7 @@ ModelParams = Annotated[DeepLabParams | DeepLabV2Params, Field(discriminator="ar
 
 
 class BackboneParams(Section):
-    """Training of the seen-only backbone, and of the supervised ceiling."""
+    """Training of the seen-only backbone, and of the supervised ceiling but for its length."""
 
     model: ModelParams
     augmentation: AugmentationParams
@@ -75,6 +75,13 @@ class BackboneParams(Section):
     """The released ZS3Net divides the mean loss by the batch size once more."""
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=2)
+
+
+class SupervisedParams(Section):
+    """What the supervised ceiling does not share with the seen-only backbone."""
+
+    epochs: int = Field(ge=1)
+    """Fewer are as many steps: no image is left out."""
 
 
 class FeatureParams(Section):

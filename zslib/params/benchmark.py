@@ -1,6 +1,6 @@
 """What is learned and scored, from which images, with which class vectors."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -80,8 +80,34 @@ class VectorSourceParams(Section):
         return self
 
 
+Sources = Annotated[list[str], Field(min_length=1)]
+
+
 class VectorRecipe(Section):
     """How a method combines the sources into its class embeddings."""
 
-    sources: list[str] = Field(min_length=1)
+    sources: Sources
     normalise: Literal["none", "unit", "max"] = "unit"
+
+    def with_sources(self, source: str | Sources | None) -> "VectorRecipe":
+        """Return the recipe with another source, or other ones; None keeps the method's own."""
+        if source is None:
+            return self
+        return self.model_copy(update={"sources": [source] if isinstance(source, str) else source})
+
+
+class VectorsParams(Section):
+    """Every source of class vectors, and which of them all methods take."""
+
+    source: str | Sources | None = None
+    """One name, or several side by side; null: each method takes what it was published with."""
+    sources: dict[str, VectorSourceParams]
+
+    @model_validator(mode="after")
+    def _source_exists(self) -> "VectorsParams":
+        wanted = [self.source] if isinstance(self.source, str) else self.source
+        for name in wanted or []:
+            if name not in self.sources:
+                known = ", ".join(self.sources)
+                raise ValueError(f"source: '{name}' is not one of the sources {known}")
+        return self

@@ -108,6 +108,22 @@ class CagnetEndToEnd(Section):
     """Of the head's biases."""
 
 
+class CagnetPatches(Section):
+    """CaGNet v2: the classifier sees a pixel among its eight neighbours (cagnet §11).
+
+    Networks and losses are those of `cagnet.step1`, and so is the contextual module.
+    """
+
+    crop: int = Field(48, ge=3)
+    """Cells: windows of this side are cut from the feature maps."""
+    mixed_share: float = Field(ge=0, le=1)
+    """Of synthetic patches, how many show seen classes beside an unseen one; all others, one class."""
+    step1: CagnetPlayers
+    """On seen classes."""
+    step2: CagnetStep2
+    """`synthetic_rows` are patches."""
+
+
 class CagnetRecipe(Section):
     """All that decides how CaGNet is trained on cached features."""
 
@@ -124,6 +140,9 @@ class CagnetParams(CagnetRecipe):
     """Splits that are trained with the released code's losses as well."""
     end_to_end_splits: list[str]
     """Splits whose backbone learns along as well; it is the costly form."""
+    v2_splits: list[str]
+    """Splits that the second version is trained for as well."""
     vectors: VectorRecipe
     official: CagnetRecipe
     end_to_end: CagnetEndToEnd
+    patches: CagnetPatches

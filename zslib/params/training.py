@@ -49,6 +49,17 @@ class LinearTraining(Section):
     batch_size: int = Field(ge=1)
 
 
+class FineTuning(Section):
+    """Training of a whole network on images; it starts as the split's seen-only backbone."""
+
+    batch_size: int = Field(ge=1)
+    augmentation: AugmentationParams
+    optimiser: OptimiserParams
+    """Of the encoder."""
+    head_lr_factor: float = Field(10.0, gt=0)
+    """What follows the encoder learns this many times faster than it."""
+
+
 class ComputeParams(Section):
     """Where the work runs. Not a dependency of any stage: results do not depend on it."""
 

@@ -10,6 +10,7 @@ from zslib.datasets.index import ImageIndex
 from zslib.embeddings.table import load_class_vectors
 from zslib.errors import InputError
 from zslib.params import BenchmarkParams
+from zslib.report.calibration import calibration_of, read_curves
 from zslib.report.leaderboard import read_scores, row_of, to_csv
 from zslib.report.page import page, render, split_section
 from zslib.report.pictures import jpeg_uri
@@ -27,6 +28,8 @@ class Inputs:
 
     scores: Path
     evaluations: Path
+    calibration: Path
+    """Curves of the stages `sweep`."""
     artifacts: Path
     timings: Path
     """The stages' seconds; the table of costs is left out where the file is missing."""
@@ -49,6 +52,7 @@ def build(
     scores = read_scores(inputs.scores, splits=splits)
     images = ImageIndex.load(inputs.artifacts / "index/images.json")
     truth = open_labels(inputs.artifacts / "val_labels.h5")
+    curves = read_curves(inputs.calibration)
     vectors = [
         load_class_vectors(path)
         for path in sorted((inputs.artifacts / "vectors").glob("*.safetensors"))
@@ -60,13 +64,17 @@ def build(
         )
         results = load_results(scores, inputs.evaluations, split, seed=seed)
         _check_images(truth, [result.predictions for result in results], inputs.evaluations)
-        choices = choices_of(results)
-        pseudo_labels = load_pseudo_labels(results, inputs.artifacts)
-        sections.append(
-            split_section(
-                results, choices, vectors, images, truth, pseudo_labels, pictures=pictures
-            )
+        section = split_section(
+            results,
+            choices_of(results),
+            calibration_of(curves, split, seed=seed),
+            vectors,
+            images=images,
+            truth=truth,
+            pseudo_labels=load_pseudo_labels(results, inputs.artifacts),
+            pictures=pictures,
         )
+        sections.append(section)
     content = page(
         benchmark.name,
         sections,

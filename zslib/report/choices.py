@@ -9,7 +9,9 @@ from zslib.report.leaderboard import METHODS
 from zslib.report.results import Choice
 
 _CHOICES = {
-    "gamma": ("SPNet-c: calibration gamma", "taken from the probability of every seen class"),
+    "gamma": ("calibration gamma", "taken from the probability of every seen class"),
+    "sigma": ("calibration sigma", "the weight of squared distances to unseen prototypes"),
+    "ridge": ("ridge", "the penalty on the map from class vectors to prototypes"),
     "unseen_weight": ("loss weight of unseen classes", "on synthetic features in the classifier"),
     "unseen_boost": ("boost of unseen classes", "added to the weight 1 by which a class is drawn"),
     "share": (
@@ -36,8 +38,7 @@ class ChoiceChart:
 def choice_chart(choice: Choice) -> ChoiceChart:
     """Return the chart of one free choice; a parameter without a title of its own keeps its name."""
     plain = choice.parameter.replace("_", " ")
-    title, explanation = _CHOICES.get(choice.parameter, (plain, ""))
-    if not title.startswith("SPNet"):
-        title = f"{METHODS.get(choice.method, choice.method)}: {title}"
+    what, explanation = _CHOICES.get(choice.parameter, (plain, ""))
+    title = f"{METHODS[choice.method]}: {what}"
     chart = curve_chart(title, choice.candidates, choice.hiou, chosen=choice.chosen)
     return ChoiceChart(title, explanation, chart, choice.held_out)

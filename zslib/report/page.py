@@ -13,6 +13,7 @@ from zslib.artifacts.maps import LabelMaps
 from zslib.benchmark import Split
 from zslib.datasets.index import ImageIndex
 from zslib.embeddings.table import ClassVectors
+from zslib.report.calibration import Calibration
 from zslib.report.charts import HARMONIC, SEEN, UNSEEN, Bar, bar_chart
 from zslib.report.choices import ChoiceChart, choice_chart
 from zslib.report.matrices import Destination, destinations, heat_map
@@ -70,6 +71,7 @@ class SplitSection:
     protocol_lines: list[ProtocolLines]
     """All rows but the official ones, then those: two tables."""
     choices: list[ChoiceChart]
+    calibration: Calibration | None
     neighbours: list[Neighbours]
     pictures: list[Row]
     pseudo_labels: PseudoSection | None
@@ -137,11 +139,12 @@ class Page:
 def split_section(
     results: list[Result],
     choices: Sequence[Choice],
+    calibration: Calibration | None,
     vectors: Sequence[ClassVectors],
+    *,
     images: ImageIndex,
     truth: LabelMaps,
     pseudo_labels: Sequence[PseudoLabels],
-    *,
     pictures: int,
 ) -> SplitSection:
     """Gather one split; `truth` holds the raw label maps of the validation images."""
@@ -161,6 +164,7 @@ def split_section(
             protocol_lines(columns, group) for group in (comparable, kinds["official"]) if group
         ],
         choices=[choice_chart(choice) for choice in choices],
+        calibration=calibration,
         neighbours=nearest_seen(vectors, split, count=_NEIGHBOURS),
         pictures=_pictures(results, images, truth, pictures),
         pseudo_labels=(

@@ -1,15 +1,17 @@
 """Figures against K, the number of unseen classes: one line per method over the splits u2, u4, ...
 
-A colour (Okabe and Ito's palette) is a family of methods and a square mark its second variant; a
+A colour (Okabe and Ito's palette) is a family of methods and the shape of the marks a variant in it; a
 transductive line is dashed, the ceiling grey. Each line of the large chart ends in its name.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from zslib.report.leaderboard import METHODS
 from zslib.report.results import Result
 from zslib.report.svg import CEILING, FAINT, chart, hint, line, polyline, shared_top, text, ticks
 
@@ -23,6 +25,15 @@ _FAMILIES = {
     "simbaseline": "#56B4E9",
     "supervised": CEILING,
 }
+_MARKS = {
+    "disc": None,
+    "square": (4, 45),
+    "triangle": (3, -90),
+    "diamond": (4, 0),
+    "wedge": (3, 90),
+}
+"""Corners, and the direction of the first in degrees, of the shapes that a family's variants take."""
+
 _NAME_GAP = 15
 """Pixels between the middles of two names."""
 
@@ -35,16 +46,17 @@ class Style:
     """How a method's line looks."""
 
     colour: str
-    square: bool
+    mark: str
     dashed: bool
 
     @classmethod
-    def of(cls, method: str) -> "Style":
-        """Return the style of a name of the leaderboard."""
+    def of(cls, method: str, setting: str) -> "Style":
+        """Return the style of a row of the leaderboard."""
         inductive = method.removesuffix("+st")
         family = inductive.split("-")[0]
-        transductive = method != inductive or method == "zs5net"
-        return cls(_FAMILIES[family], family != inductive, transductive)
+        variants = [name for name in METHODS if re.fullmatch(rf"{family}(-[^+]+)?", name)]
+        mark = [*_MARKS][variants.index(inductive)]
+        return cls(_FAMILIES[family], mark, setting == "transductive")
 
 
 @dataclass(frozen=True)
@@ -64,15 +76,16 @@ def unseen_count(split: str) -> int | None:
 
 def trends(results: Sequence[Result], figure: str) -> list[Trend]:
     """Return a figure of all but the official rows, one trend per method, ordered by K."""
-    found: dict[str, dict[int, float]] = {}
-    titles = {result.scores.method: result.title for result in results}
+    found: dict[tuple[str, Style], dict[int, float]] = {}
     for result in results:
         count = unseen_count(result.split.name)
         if count is not None and not result.is_official:
-            found.setdefault(result.scores.method, {})[count] = getattr(result.scores, figure)
+            style = Style.of(result.scores.method, result.scores.setting)
+            points = found.setdefault((result.title, style), {})
+            points[count] = getattr(result.scores, figure)
     return [
-        Trend(titles[method], Style.of(method), tuple(sorted(points.items())))
-        for method, points in found.items()
+        Trend(title, style, tuple(sorted(points.items())))
+        for (title, style), points in found.items()
     ]
 
 
@@ -105,6 +118,35 @@ def spread(places: Sequence[float], *, gap: float, low: float, high: float) -> l
     return moved
 
 
+def names(
+    ends: Sequence[tuple[tuple[float, float], str, str]], right: float, upper: float, lower: float
+) -> list[str]:
+    """Names to the right of points, each led to by a thin line of its colour.
+
+    `ends` holds (point, name, colour); the names stand right of `right`, within [upper, lower].
+    """
+    ordered = sorted(ends, key=lambda end: end[0][1])
+    places = spread([y for (_, y), *_ in ordered], gap=_NAME_GAP, low=upper, high=lower)
+    parts = []
+    for ((x, y), name, colour), place in zip(ordered, places, strict=True):
+        parts.append(polyline([(x + 7, y), (right + 12, y), (right + 24, place)], colour, 1))
+        parts.append(text(right + 28, place + 4, name, "name", "start"))
+    return parts
+
+
+def mark(kind: str, x: float, y: float, radius: float, paint: str, words: str) -> str:
+    """Return a mark of a style, with what the pointer is told over it; all kinds look equally large."""
+    if (corners := _MARKS[kind]) is None:
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" {paint}>{words}</circle>'
+    count, first = corners
+    angles = [math.radians(first + 360 * i / count) for i in range(count)]
+    outer = 1.27 * radius
+    points = " ".join(
+        f"{x + outer * math.cos(a):.1f},{y + outer * math.sin(a):.1f}" for a in angles
+    )
+    return f'<polygon points="{points}" {paint}>{words}</polygon>'
+
+
 def _top(lines: Sequence[Trend]) -> float:
     return shared_top([value for trend in lines for _, value in trend.points])
 
@@ -131,8 +173,8 @@ def _chart(
     for trend in lines:
         points = [place(*point) for point in trend.points]
         parts += _drawn(trend, points)
-        ends.append((points[-1], trend))
-    return chart(width, height, title, parts + (_names(ends, right, upper, lower) if named else []))
+        ends.append((points[-1], trend.title, trend.style.colour))
+    return chart(width, height, title, parts + (names(ends, right, upper, lower) if named else []))
 
 
 def _drawn(trend: Trend, points: Sequence[tuple[float, float]]) -> list[str]:
@@ -142,23 +184,5 @@ def _drawn(trend: Trend, points: Sequence[tuple[float, float]]) -> list[str]:
     for (count, value), (x, y) in zip(trend.points, points, strict=True):
         words = hint(f"{trend.title}, K = {count}: {100 * value:.1f} %")
         paint = f'fill="{"white" if style.dashed else style.colour}" stroke="{style.colour}"'
-        box = f'x="{x - 4:.1f}" y="{y - 4:.1f}" width="8" height="8"'
-        disc = f'cx="{x:.1f}" cy="{y:.1f}" r="4.4"'
-        shape, where = ("rect", box) if style.square else ("circle", disc)
-        parts.append(f'<{shape} {where} {paint} stroke-width="1.6">{words}</{shape}>')
-    return parts
-
-
-def _names(
-    ends: Sequence[tuple[tuple[float, float], Trend]], right: float, upper: float, lower: float
-) -> list[str]:
-    """Names beside the last points, each led to by a thin line of its colour."""
-    ordered = sorted(ends, key=lambda end: end[0][1])
-    places = spread([y for (_, y), _ in ordered], gap=_NAME_GAP, low=upper, high=lower)
-    parts = []
-    for ((x, y), trend), place in zip(ordered, places, strict=True):
-        parts.append(
-            polyline([(x + 7, y), (right + 12, y), (right + 24, place)], trend.style.colour, 1)
-        )
-        parts.append(text(right + 28, place + 4, trend.title, "name", "start"))
+        parts.append(mark(style.mark, x, y, 4.4, f'{paint} stroke-width="1.6"', words))
     return parts

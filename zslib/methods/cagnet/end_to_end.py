@@ -5,14 +5,14 @@ them and from their maximum, all else from the first. The backbone starts as the
 one; its features are standardised by that one's statistics, so that both start where they fit.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from zslib.artifacts.features import DenseMaps
 from zslib.backbones.network import Normalise, SegmentationNetwork, resize
@@ -20,6 +20,7 @@ from zslib.backbones.trained import Backbone
 from zslib.benchmark import IGNORE_INDEX
 from zslib.datasets.views import BatchOrder, TrainingViews, loader
 from zslib.errors import InputError
+from zslib.fine_tuning import groups_without_norm
 from zslib.grids import LABEL_RULES
 from zslib.methods.cagnet.networks import ContextualModule, gate, sample_latent
 from zslib.methods.cagnet.objectives import kl_divergence, word_table
@@ -109,27 +110,11 @@ def fit(
 def parameter_groups(
     network: SegmentationNetwork, context: ContextualModule, params: CagnetEndToEnd
 ) -> list[dict[str, object]]:
-    """Return what learns, each parameter in one group: encoder, contextual module, head (cagnet §2).
-
-    Batch norm stays as it is, statistics and parameters alike; the network's own classifier is not
-    used. Biases of the head are not decayed.
-    """
-    resting = {id(p) for m in network.modules() if _is_norm(m) for p in m.parameters()}
-    resting |= {id(parameter) for parameter in network.classifier.parameters()}
-
-    def learning(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
-        return [parameter for parameter in parameters if id(parameter) not in resting]
-
-    head = learning(network.head_parameters())
-    weights = [parameter for parameter in head if parameter.ndim > 1]
-    biases = [parameter for parameter in head if parameter.ndim == 1]
-    groups: list[dict[str, object]] = [
-        {"params": learning(network.encoder.parameters())},
-        {"params": list(context.parameters()), "lr_factor": params.context_lr_factor},
-        {"params": weights, "lr_factor": params.head_lr_factor},
-        {"params": biases, "lr_factor": params.bias_lr_factor, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+    """Return what learns: the network without its batch norm, and the contextual module (cagnet §2)."""
+    groups = groups_without_norm(
+        network, head_lr_factor=params.head_lr_factor, bias_lr_factor=params.bias_lr_factor
+    )
+    return [*groups, {"params": list(context.parameters()), "lr_factor": params.context_lr_factor}]
 
 
 @dataclass(frozen=True)
@@ -210,7 +195,3 @@ class Pyramid:
 
 def _rows(maps: Float[Tensor, "b d h w"], cells: Int64[Tensor, " n"]) -> Float[Tensor, "n d"]:
     return maps.permute(0, 2, 3, 1).flatten(0, 2).index_select(0, cells).float()
-
-
-def _is_norm(module: nn.Module) -> bool:
-    return isinstance(module, nn.BatchNorm2d)

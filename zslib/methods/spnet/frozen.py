@@ -1,4 +1,4 @@
-"""SPNet and SPNet-c (Xian et al., CVPR 2019) on frozen pixel features (spnet §10).
+"""SPNet and SPNet-c on frozen pixel features (spnet §10).
 
 The last layer predicts a vector in word space, h = A f + a; class scores are its products with fixed,
 unit-norm class embeddings, h . e_c. Training is a plain cross-entropy over the seen classes; unseen
@@ -21,17 +21,12 @@ from torch import Tensor, nn
 from zslib.artifacts.features import DenseMaps, PixelBank
 from zslib.artifacts.maps import LabelMaps
 from zslib.benchmark import Split
-from zslib.calibration import calibration_matrices
 from zslib.classifier import PixelClassifier
 from zslib.held_out import draw_held_out
 from zslib.losses import weighted_cross_entropy
 from zslib.params import LinearTraining, SelectionParams
 from zslib.sampling import NaturalRows
-from zslib.selection import (
-    Choice,
-    hiou_of,
-    tuning_pairs,
-)
+from zslib.selection import Choice, calibration_matrices, hiou_of, tuning_pairs
 from zslib.training import Curves, Losses, SingleProcess, TrainState, build_optimiser, train
 
 
@@ -45,7 +40,7 @@ class Projection(nn.Module):
         nn.init.zeros_(self.project.bias)
         self.register_buffer("class_embeddings", class_embeddings, persistent=False)
 
-    def forward(self, pixel_features: Float[Tensor, "n d"]) -> Float[Tensor, "n s"]:
+    def forward(self, pixel_features: Float[Tensor, "*n d"]) -> Float[Tensor, "*n s"]:
         return self.project(pixel_features) @ self.class_embeddings.T
 
     def over_all(self, class_embeddings: Float[Tensor, "c e"]) -> tuple[Tensor, Tensor]:
@@ -116,7 +111,7 @@ def fit_projection(
     rows = NaturalRows(bank, usable if allowed is None else usable & allowed)
     model = Projection(bank.dimension, inputs.class_embeddings[list(split.seen)])
     optimiser = build_optimiser(training.optimiser, model.parameters())
-    position = _positions(split.seen)
+    position = positions(split.seen)
 
     def batches(start: int) -> Iterator[tuple[Tensor, Tensor]]:
         for step in range(start, training.steps):
@@ -146,7 +141,7 @@ def fit_projection(
     return PixelClassifier(split, weight, bias)
 
 
-def _positions(ids: Sequence[int]) -> np.ndarray:
+def positions(ids: Sequence[int]) -> np.ndarray:
     """Class id -> position among `ids`."""
     table = np.full(256, 255, np.int64)
     table[list(ids)] = np.arange(len(ids))

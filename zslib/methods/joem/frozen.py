@@ -1,0 +1,110 @@
+"""JoEm on cached features: rows `joem-frozen` and `joem-frozen-head` (joem §10).
+
+The first takes features as they are, and solves for the prototypes; the second trains a small head
+that brings features to them. Either loses against the paper: the backbone does not learn along, and
+boundaries are as sharp as its grid. Sigma, and the closed form's ridge, are chosen on held-out seen
+classes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from jaxtyping import Float64
+
+from zslib.artifacts.features import DenseMaps
+from zslib.benchmark import Split
+from zslib.held_out import draw_held_out
+from zslib.methods.joem.cells import Inputs, labelled_cells
+from zslib.methods.joem.closed_form import Moments, solve
+from zslib.methods.joem.head import fit_head
+from zslib.methods.joem.objectives import consistency_classes
+from zslib.params import JoemClosedForm, JoemHead, JoemObjectives, SelectionParams
+from zslib.prototypes import PrototypeClassifier
+from zslib.selection import Choice, calibration_matrices, hiou_of, tuning_pairs
+from zslib.training import Curves, Runtime
+
+Fit = Callable[[Split, DenseMaps], Sequence[PrototypeClassifier]]
+"""One uncalibrated classifier per candidate, trained on maps with the split's seen classes."""
+
+
+def fit_closed_form(
+    inputs: Inputs,
+    params: JoemClosedForm,
+    objectives: JoemObjectives,
+    sigmas: Sequence[float],
+    selection: SelectionParams,
+    *,
+    seed: int,
+) -> PrototypeClassifier:
+    """Return the classifier over all classes, with ridge and sigma chosen together."""
+
+    def fit(split: Split, maps: DenseMaps) -> list[PrototypeClassifier]:
+        moments = Moments.of(labelled_cells(inputs, split, maps, objectives))
+        consistent = consistency_classes(split)
+        shared = (moments, inputs.class_embeddings, consistent, objectives)
+        steps = params.consistency_steps
+        tables = (solve(*shared, ridge=ridge, steps=steps) for ridge in params.ridges)
+        return [PrototypeClassifier(split, table) for table in tables]
+
+    draws = draw_held_out(inputs.split, selection, seed=seed)
+    hiou = score_on_held_out(inputs, fit, sigmas, draws)
+    ridge_at, sigma_at = np.unravel_index(hiou.mean(0).argmax(), hiou.shape[1:])
+    choices = {
+        "ridge": _choice(params.ridges, hiou[:, :, sigma_at], draws),
+        "sigma": _choice(sigmas, hiou[:, ridge_at], draws),
+    }
+    return _calibrated(fit(inputs.split, inputs.maps)[ridge_at], choices)
+
+
+def fit_with_head(
+    inputs: Inputs,
+    params: JoemHead,
+    objectives: JoemObjectives,
+    sigmas: Sequence[float],
+    selection: SelectionParams,
+    *,
+    seed: int,
+    runtime: Runtime,
+    curves: Curves | None = None,
+) -> PrototypeClassifier:
+    """Return the classifier over all classes, with sigma chosen."""
+    fit = partial(
+        fit_head, inputs, params=params, objectives=objectives, seed=seed, runtime=runtime
+    )
+    draws = draw_held_out(inputs.split, selection, seed=seed)
+    hiou = score_on_held_out(inputs, lambda *task: [fit(*task)], sigmas, draws)
+    classifier = fit(inputs.split, inputs.maps, curves=curves)
+    return _calibrated(classifier, {"sigma": _choice(sigmas, hiou[:, 0], draws)})
+
+
+def score_on_held_out(
+    inputs: Inputs, fit: Fit, sigmas: Sequence[float], draws: Sequence[Split]
+) -> Float64[np.ndarray, "draws candidates sigmas"]:
+    """Return the hIoU of every candidate with every sigma, in each draw."""
+    table = []
+    for draw in draws:
+        rows = []
+        for classifier in fit(draw, inputs.outside_tuning):
+            pairs = tuning_pairs(inputs.maps.tuning, inputs.labels, draw)
+            matrices = calibration_matrices(classifier, pairs, sigmas)
+            rows.append([hiou_of(matrix, draw) for matrix in matrices])
+        table.append(rows)
+    return np.array(table)
+
+
+def _choice(
+    candidates: Sequence[float],
+    hiou: Float64[np.ndarray, "draws candidates"],
+    draws: Sequence[Split],
+) -> Choice:
+    rows = tuple(tuple(row) for row in hiou.tolist())
+    return Choice(tuple(candidates), rows, tuple(draw.unseen for draw in draws))
+
+
+def _calibrated(classifier: PrototypeClassifier, choices: dict[str, Choice]) -> PrototypeClassifier:
+    """Return the classifier with the sigma chosen, and the story of the choices."""
+    classes = classifier.split.classes
+    meta = {name: choice.describe(classes) for name, choice in choices.items()}
+    return replace(classifier, sigma=choices["sigma"].chosen, meta=meta)
