@@ -34,7 +34,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory, project: Path) -> li
         changed = {"PYTHONHASHSEED": str(seed), "PYTHONPATH": str(project), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "tests.faults.write_everything", str(folder)]
         running.append(subprocess.Popen(command, env=os.environ | changed, cwd=folder))
-    assert [process.wait(timeout=60) for process in running] == [0, 0]
+    assert [process.wait(timeout=300) for process in running] == [0, 0]
     return folders
 
 

@@ -12,6 +12,7 @@ import pytest
 from tools.compose_params import compose
 from zslib.cli import main
 from zslib.params import load_params
+from zslib.report import aggregate, read_leaderboard
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -54,3 +55,26 @@ def test_overrides_compose_to_valid_parameters(words: list[str], tmp_path: Path)
     single = [re.sub(r"^([^=\[]+=[^,\[]+),.*", r"\1", override) for override in overrides]
     compose(tmp_path / "params.yaml", *single)
     load_params(tmp_path / "params.yaml")
+
+
+def table_rows() -> Iterator[tuple[tuple[str, str], list[str]]]:
+    """The README's rows over seeds: (method, protocol), and the cells after them."""
+    for line in (PROJECT / "README.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) > 3 and "±" in line and cells[0].startswith("`"):
+            yield (cells[0].strip("`"), cells[1]), cells[2:]
+
+
+def test_the_results_are_those_of_the_leaderboards() -> None:
+    files = sorted((PROJECT / "docs" / "leaderboards").glob("world-u4-seed*.csv"))
+    lines = aggregate([row for path in files for row in read_leaderboard(path)]).splitlines()
+    head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    found = {
+        (row["method"], row["protocol"]): row
+        for row in (dict(zip(head, r, strict=True)) for r in rows)
+    }
+    shown = dict(table_rows())
+    assert len(shown) > 10
+    columns = ("seeds", "miou_seen", "miou_unseen", "hiou", "miou", "miou_unseen_restricted")
+    for row, cells in shown.items():
+        assert cells == [found[row][column] for column in columns], row

@@ -66,6 +66,7 @@ TINY = (
     "cagnet.step2.unseen_boosts=[3.0,30.0]",
     "cagnet.official.step1.steps=5",
     "cagnet.official.step2.steps=5",
+    "joem.end_to_end_splits=[u4]",
     "joem.sigmas=[0.5,1.0]",
     "joem.closed_form.ridges=[0.001,0.1]",
     "joem.head.steps=5",
