@@ -58,10 +58,10 @@ def test_overrides_compose_to_valid_parameters(words: list[str], tmp_path: Path)
 
 
 def table_rows() -> Iterator[tuple[tuple[str, str], list[str]]]:
-    """The README's rows over seeds: (method, protocol), and the cells after them."""
+    """The README's rows of the world: (method, protocol), and the cells after them."""
     for line in (PROJECT / "README.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) > 3 and "±" in line and cells[0].startswith("`"):
+        if len(cells) == 8 and cells[0].startswith("`"):
             yield (cells[0].strip("`"), cells[1]), cells[2:]
 
 
