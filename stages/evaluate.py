@@ -44,15 +44,12 @@ def main(
     from zslib.benchmark import Split
     from zslib.evaluation import Entry, evaluate, save
     from zslib.heads import load_head
+    from zslib.segmenters import HeadSegmenter
 
     split = Split.described(open_labels(seen_labels).meta)
     head = load_head(classifier).for_split(split)
-    evaluation = evaluate(
-        head.uncalibrated() if uncalibrated else head,
-        DenseMaps.open(maps),
-        open_labels(labels),
-        resolution=params.resolution,
-    )
+    segmenter = HeadSegmenter(head.uncalibrated() if uncalibrated else head, DenseMaps.open(maps))
+    evaluation = evaluate(segmenter, open_labels(labels), resolution=params.resolution)
     entry = Entry(split.name, method, protocol, seed=seed, setting=setting)
     save(evaluation, entry, params, folder=out, scores=scores)
 

@@ -1,4 +1,4 @@
-"""From a classifier and cached validation maps to a confusion matrix, and from that to every score.
+"""From segmented validation images to a confusion matrix, and from that to every score.
 
 The confusion matrix per image is the result (DESIGN §3): protocols, intervals and plots derive from
 it without touching a pixel again. A second one holds the restricted (ZSL) protocol: unseen pixels
@@ -6,22 +6,20 @@ only, unseen classes only.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt8
 from PIL import Image
 
-from zslib.artifacts.features import DenseMaps
 from zslib.artifacts.maps import PREDICTIONS, LabelMaps, write_label_maps
 from zslib.artifacts.publish import publish
 from zslib.artifacts.store import write_arrays
 from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.errors import InputError
-from zslib.heads import Head
 from zslib.metrics import (
     CONFUSION,
     bootstrap_intervals,
@@ -32,6 +30,7 @@ from zslib.metrics import (
     without_rows,
 )
 from zslib.params import EvaluateParams
+from zslib.segmenters import Segmenter
 
 BACKGROUND = "background"
 
@@ -49,7 +48,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Confusion matrices and label maps of one classifier on the validation images."""
+    """Confusion matrices and label maps of one segmenter on the validation images."""
 
     split: Split
     generalised: Int64[np.ndarray, "c c"]
@@ -60,45 +59,32 @@ class Evaluation:
     ids: tuple[str, ...]
     predictions: list[np.ndarray]
     details: Mapping[str, Any]
-    """How the classifier's free choices were made."""
+    """How the free choices were made."""
 
 
 def evaluate(
-    classifier: Head,
-    maps: DenseMaps,
-    labels: LabelMaps,
-    *,
-    resolution: Literal["original", "view"],
+    segmenter: Segmenter, labels: LabelMaps, *, resolution: Literal["original", "view"]
 ) -> Evaluation:
     """Predict every validation image among all classes, and its unseen pixels among the unseen.
 
     "original" scores on the label maps as they are; "view" resizes them (nearest) to the size of the
-    view that the features come from, as the released evaluators do (zs3net §7).
+    view that the network saw, as the released evaluators do (zs3net §7).
     """
-    split = classifier.split
+    split = segmenter.split
     num_classes = len(split.classes)
     shape = (num_classes, num_classes)
     generalised, restricted = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    among_unseen = _unseen_only(classifier)
+    among_unseen = segmenter.among_unseen()
     per_image, predictions = [], []
-    position = {image_id: index for index, image_id in enumerate(labels.ids)}
-    if missing := sorted(set(maps.ids) - set(labels.ids)):
-        raise InputError(
-            f"{missing[0]}: has a feature map and no validation label ({len(missing)} images do); "
-            "rerun the stages val_labels and val_maps"
-        )
-    for image_id, features in zip(maps.ids, maps, strict=True):
-        truth = split.scored_labels(labels[position[image_id]])
-        if resolution == "view":
-            truth = _at_view(truth, maps, image_id)
-        prediction = classifier.predict(features, truth.shape)
+    for position, truth in enumerate(_truths(segmenter, labels, resolution)):
+        prediction = segmenter.predict(position, truth.shape)
         matrix = confusion_matrix(truth, prediction, num_classes)
         generalised += matrix
         per_image.append(marginals(matrix))
         predictions.append(prediction)
         if split.shows_unseen(truth):
             unseen_truth = np.where(np.isin(truth, split.unseen), truth, IGNORE_INDEX)
-            unseen_prediction = among_unseen.predict(features, truth.shape)
+            unseen_prediction = among_unseen.predict(position, truth.shape)
             restricted += confusion_matrix(
                 unseen_truth.astype(np.uint8), unseen_prediction, num_classes
             )
@@ -107,10 +93,29 @@ def evaluate(
         generalised,
         restricted,
         np.stack(per_image),
-        maps.ids,
+        tuple(segmenter.ids),
         predictions,
-        classifier.meta,
+        segmenter.meta,
     )
+
+
+def _truths(
+    segmenter: Segmenter, labels: LabelMaps, resolution: Literal["original", "view"]
+) -> Iterator[UInt8[np.ndarray, "h w"]]:
+    """Yield the label map that each image of the segmenter is scored on."""
+    positions = {image_id: index for index, image_id in enumerate(labels.ids)}
+    if missing := sorted(set(segmenter.ids) - set(labels.ids)):
+        raise InputError(
+            f"{missing[0]}: has a feature map and no validation label ({len(missing)} images do); "
+            "rerun the stages val_labels and val_maps"
+        )
+    for position, image_id in enumerate(segmenter.ids):
+        truth = segmenter.split.scored_labels(labels[positions[image_id]])
+        if resolution == "view":
+            height, width = segmenter.view(position)
+            nearest = Image.Resampling.NEAREST
+            truth = np.asarray(Image.fromarray(truth).resize((width, height), nearest))
+        yield truth
 
 
 def derive_scores(evaluation: Evaluation, entry: Entry, params: EvaluateParams) -> dict[str, Any]:
@@ -179,15 +184,3 @@ def save(
     text = json.dumps(derive_scores(evaluation, entry, params), indent=1, allow_nan=False)
     with publish(scores) as temporary:
         temporary.write_text(text + "\n")
-
-
-def _unseen_only(classifier: Head) -> Head:
-    split = classifier.split
-    void = (*split.void, *split.seen)
-    among = Split.from_ids(split.name, split.classes, split.unseen, void)
-    return classifier.for_split(among).uncalibrated()
-
-
-def _at_view(truth: np.ndarray, maps: DenseMaps, image_id: str) -> np.ndarray:
-    height, width = maps.meta["views"][maps.ids.index(image_id)]
-    return np.asarray(Image.fromarray(truth).resize((width, height), Image.Resampling.NEAREST))

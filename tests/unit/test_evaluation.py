@@ -9,7 +9,7 @@ import torch
 
 from tests import tiny
 from zslib.artifacts.features import DenseMaps
-from zslib.artifacts.maps import PREDICTIONS, open_label_maps, open_labels
+from zslib.artifacts.maps import PREDICTIONS, LabelMaps, open_label_maps, open_labels
 from zslib.artifacts.store import open_arrays
 from zslib.benchmark import Split
 from zslib.classifier import PixelClassifier
@@ -24,6 +24,7 @@ from zslib.heads import Head
 from zslib.metrics import CONFUSION, confusion_matrix
 from zslib.params import EvaluateParams
 from zslib.prototypes import PrototypeClassifier
+from zslib.segmenters import HeadSegmenter
 
 PARAMS = EvaluateParams(bootstrap=20)
 ENTRY = Entry("tiny", "spnet", "clean", seed=0)
@@ -42,17 +43,21 @@ def random_prototypes(*, sigma: float = 0.8) -> PrototypeClassifier:
     )
 
 
-def artifacts(folder: Path, label_maps: list[np.ndarray]) -> tuple[DenseMaps, object]:
+def artifacts(folder: Path, label_maps: list[np.ndarray]) -> tuple[DenseMaps, LabelMaps]:
     return (
         DenseMaps.open(tiny.write_maps(folder / "maps.h5", label_maps)),
         open_labels(tiny.write_labels(folder / "labels.h5", label_maps)),
     )
 
 
+def scored(head: Head, maps: DenseMaps, labels: LabelMaps) -> Evaluation:
+    return evaluate(HeadSegmenter(head, maps), labels, resolution="original")
+
+
 @pytest.fixture(params=[random_classifier(), random_prototypes()], ids=["scores", "distances"])
 def evaluation(request: pytest.FixtureRequest, tmp_path: Path) -> Evaluation:
     maps, labels = artifacts(tmp_path, tiny.label_maps(5, range(9), seed=0))
-    return evaluate(request.param, maps, labels, resolution="original")
+    return scored(request.param, maps, labels)
 
 
 def test_matrices_are_those_of_the_predictions(evaluation: Evaluation, tmp_path: Path) -> None:
@@ -87,7 +92,7 @@ def test_calibration_does_not_touch_the_restricted_protocol(
     heads: list[Head], tmp_path: Path
 ) -> None:
     pair = artifacts(tmp_path, tiny.label_maps(4, range(9), seed=1))
-    results = [evaluate(head, *pair, resolution="original") for head in heads]
+    results = [scored(head, *pair) for head in heads]
     np.testing.assert_array_equal(results[0].restricted, results[1].restricted)
     assert (results[0].generalised != results[1].generalised).any()
 
@@ -95,7 +100,7 @@ def test_calibration_does_not_touch_the_restricted_protocol(
 def test_void_classes_are_neither_scored_nor_predicted(tmp_path: Path) -> None:
     split = Split.from_ids("s", tiny.CLASSES, tiny.UNSEEN, [0])
     maps, labels = artifacts(tmp_path, tiny.label_maps(4, range(9), seed=2))
-    result = evaluate(random_classifier(split), maps, labels, resolution="original")
+    result = scored(random_classifier(split), maps, labels)
     assert not result.generalised[0].any()
     assert not result.generalised[:, 0].any()
     assert tiny.CLASSES[0] not in derive_scores(result, ENTRY, PARAMS)["class_iou"]
@@ -104,14 +109,14 @@ def test_void_classes_are_neither_scored_nor_predicted(tmp_path: Path) -> None:
 def test_images_are_matched_by_id_and_not_by_position(tmp_path: Path) -> None:
     label_maps = tiny.label_maps(4, range(9), seed=3)
     maps, labels = artifacts(tmp_path, label_maps)
-    straight = evaluate(random_classifier(), maps, labels, resolution="original")
+    straight = scored(random_classifier(), maps, labels)
     backwards = type(labels)(
         labels.ids[::-1],
         labels.sizes[::-1],
         np.concatenate([m.reshape(-1) for m in label_maps[::-1]]),
         labels.meta,
     )
-    again = evaluate(random_classifier(), maps, backwards, resolution="original")
+    again = scored(random_classifier(), maps, backwards)
     np.testing.assert_array_equal(straight.generalised, again.generalised)
 
 
@@ -119,8 +124,8 @@ def test_view_resolution_scores_labels_resized_to_the_view(tmp_path: Path) -> No
     maps, _ = artifacts(tmp_path, tiny.label_maps(3, range(9), seed=4, side=6))
     big = [np.kron(m, np.ones((3, 3), np.uint8)) for m in tiny.label_maps(3, range(9), seed=4)]
     labels = open_labels(tiny.write_labels(tmp_path / "big.h5", big))
-    original = evaluate(random_classifier(), maps, labels, resolution="original")
-    view = evaluate(random_classifier(), maps, labels, resolution="view")
+    original = scored(random_classifier(), maps, labels)
+    view = evaluate(HeadSegmenter(random_classifier(), maps), labels, resolution="view")
     assert [p.shape for p in original.predictions] == [(18, 18)] * 3
     assert [p.shape for p in view.predictions] == [(6, 6)] * 3
     assert original.generalised.sum() == 9 * view.generalised.sum()
@@ -164,7 +169,7 @@ def test_fault_15_absent_classes_give_no_nan(
     tmp_path: Path, present: list[int], unseen_mean_is_zero: bool
 ) -> None:
     maps, labels = artifacts(tmp_path, tiny.label_maps(3, present, seed=0))
-    result = evaluate(random_classifier(), maps, labels, resolution="original")
+    result = scored(random_classifier(), maps, labels)
     save(result, ENTRY, PARAMS, folder=tmp_path / "e", scores=tmp_path / "scores.json")
     found = json.loads((tmp_path / "scores.json").read_text(), parse_constant=refuse)
     assert (found["protocols"]["restricted_to_unseen"]["miou_unseen"] == 0) == unseen_mean_is_zero
@@ -179,7 +184,7 @@ def test_fault_15_each_protocol_gives_its_documented_value(tmp_path: Path) -> No
     maps, labels = artifacts(tmp_path, tiny.label_maps(6, [0, 1, 3, 4, 5, 6, 7], seed=0))
     rows = torch.from_numpy(tiny.features(np.arange(9, dtype=np.uint8), seed=9)).float()
     perfect = PixelClassifier(tiny.SPLIT, rows, -rows.square().sum(1) / 2)
-    found = derive_scores(evaluate(perfect, maps, labels, resolution="original"), ENTRY, PARAMS)
+    found = derive_scores(scored(perfect, maps, labels), ENTRY, PARAMS)
     assert (found["miou_seen"], found["miou_unseen"], found["hiou"]) == (1, 1, 1)
     zero = found["protocols"]["absent_classes_zero"]
     assert zero["miou_seen"] == pytest.approx(6 / 7)
@@ -190,7 +195,7 @@ def test_fault_15_each_protocol_gives_its_documented_value(tmp_path: Path) -> No
 def test_background_is_left_out_where_there_is_one(tmp_path: Path) -> None:
     split = Split.from_ids("s", ("background", *tiny.CLASSES[1:]), tiny.UNSEEN, [])
     maps, labels = artifacts(tmp_path, tiny.label_maps(4, range(9), seed=2))
-    result = evaluate(random_classifier(split), maps, labels, resolution="original")
+    result = scored(random_classifier(split), maps, labels)
     found = derive_scores(result, ENTRY, PARAMS)["protocols"]["without_background"]
     matrix = result.generalised.copy()
     matrix[0] = 0

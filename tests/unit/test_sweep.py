@@ -18,6 +18,7 @@ from zslib.competitors import CompetitorMaps, write_competitors
 from zslib.errors import ArtifactError, InputError
 from zslib.evaluation import evaluate
 from zslib.prototypes import PrototypeClassifier
+from zslib.segmenters import HeadSegmenter
 from zslib.sweep import sweep_matrices, write_curve
 
 PROJECT = Path(__file__).parents[2]
@@ -94,7 +95,7 @@ def test_a_sweep_equals_the_evaluation_of_each_strength(
     assert len({matrix.tobytes() for matrix in matrices}) > 5
     for strength, matrix in zip(strengths, matrices, strict=True):
         one = replace(classifier, **{parameter: strength})
-        expected = evaluate(one, maps, labels, resolution="original").generalised
+        expected = evaluate(HeadSegmenter(one, maps), labels, resolution="original").generalised
         np.testing.assert_array_equal(matrix, expected)
 
 
@@ -173,7 +174,7 @@ def test_the_curve_holds_every_strength_and_the_chosen_one(maps, labels, tmp_pat
     content = json.loads((tmp_path / "curve.json").read_text())
     assert [point["strength"] for point in content["points"]] == [0.0, 0.35, 0.5]
     assert (content["method"], content["seed"], content["chosen"]) == ("spnet", 3, 0.35)
-    evaluation = evaluate(pixel_classifier(), maps, labels, resolution="original")
+    evaluation = evaluate(HeadSegmenter(pixel_classifier(), maps), labels, resolution="original")
     point = content["points"][1]
     iou = np.diag(evaluation.generalised) / (
         evaluation.generalised.sum(0)
