@@ -2,5 +2,5 @@
 
 NAMES = (
     *("sampling", "confusion", "generator", "cagnet", "training"),
-    *("extraction", "pseudo_labels", "graphs"),
+    *("extraction", "pseudo_labels", "graphs", "regions", "eigenvectors"),
 )

@@ -21,7 +21,7 @@ def main(section: Sections, *, masks: Path, out: Path) -> None:
     from zslib.datasets.labels import write_seen_labels
 
     everything = Split.named(ALL_SEEN, classes, unseen=[], void=void)
-    write_seen_labels(masks, everything, out, drop_images=False)
+    write_seen_labels(masks, everything, out, unseen_images="ignore")
 
 
 if __name__ == "__main__":

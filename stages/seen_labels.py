@@ -18,13 +18,13 @@ def main(section: Sections, *, masks: Path, split: str, out: Path) -> None:
     """
     classes, void = section("benchmark.classes"), section("benchmark.void")
     unseen = section(f"benchmark.unseen.{split}")
-    drop = section("benchmark.unseen_images") == "drop"
+    unseen_images = section("benchmark.unseen_images")
 
     from zslib.benchmark import Split
     from zslib.datasets.labels import write_seen_labels
 
     chosen = Split.named(split, classes, unseen=unseen, void=void)
-    write_seen_labels(masks, chosen, out, drop_images=drop)
+    write_seen_labels(masks, chosen, out, unseen_images=unseen_images)
 
 
 if __name__ == "__main__":

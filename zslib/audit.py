@@ -64,7 +64,7 @@ def audit_split(
     Raises:
         InputError: the dataset is not in order, or the split has fewer than two unseen classes.
     """
-    split, drop = _split(params, name), params.benchmark.unseen_images == "drop"
+    split, rule = _split(params, name), params.benchmark.unseen_images
     exchanged = params.dataset.model_copy(update={"root": str(folder / "dataset")})
     link_dataset(Path(params.dataset.root), Path(exchanged.root))
     masks, pixels = exchange_unseen(open_dataset(exchanged), split, seed=seed)
@@ -73,7 +73,7 @@ def audit_split(
     for version, dataset in {"before": params.dataset, "after": exchanged}.items():
         indices.append(_index(dataset, folder / version, split, workers))
         out = folder / version / "seen_labels.h5"
-        write_labels(folder / version / "train_masks.json", split, out, drop_images=drop)
+        write_labels(folder / version / "train_masks.json", split, out, unseen_images=rule)
         labels.append(out.read_bytes())
 
     leaks = []

@@ -2,16 +2,18 @@
 
 import functools
 import os
+import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from zslib.errors import one_line_errors
+from zslib.errors import InputError, one_line_errors
 from zslib.params import DatasetParams, load_params
+from zslib.params.benchmark import Layout, Role, VocLists
 
 if TYPE_CHECKING:
     from zslib.datasets.doctor import RoleSummary
@@ -42,12 +44,8 @@ def command(function: Callable[..., None]) -> click.Command:
 @command
 @PARAMS
 @click.option("--root", help="Dataset folder instead of dataset.root.")
-@click.option(
-    "--layout", type=click.Choice(["voc12", "context"]), help="Instead of dataset.layout."
-)
-@click.option(
-    "--lists", type=click.Choice(["train", "trainaug", "sbd"]), help="Instead of dataset.lists."
-)
+@click.option("--layout", type=click.Choice(get_args(Layout)), help="Instead of dataset.layout.")
+@click.option("--lists", type=click.Choice(get_args(VocLists)), help="Instead of dataset.lists.")
 def doctor(params: Path, root: str | None, layout: str | None, lists: str | None) -> None:
     """Check every file of a dataset, say what is wrong and what its images hold."""
     from zslib.datasets.doctor import diagnose
@@ -60,7 +58,8 @@ def doctor(params: Path, root: str | None, layout: str | None, lists: str | None
     for problem in found.problems:
         click.echo(str(problem))
     for summary in found.summary:
-        click.echo(_described(summary, classes))
+        if summary.images:
+            click.echo(_described(summary, classes, known.dataset.published or {}))
     _close(len(found.problems), f"problem(s) in {chosen['root']}")
 
 
@@ -92,11 +91,75 @@ def audit(params: Path, seed: int) -> None:
 def leaderboard(files: tuple[Path, ...]) -> None:
     """Summarise several leaderboard.csv, one or more seeds in each: mean ± sd over the seeds.
 
-    A row need not be in every file; the column `seeds` says over how many it is.
+    A row need not be in every file; the column `seeds` says over how many it is. What is in print for
+    a benchmark and split stands in the last column, marked where it is from memory.
     """
     from zslib.report import aggregate, read_leaderboard
 
     click.echo(aggregate([row for path in files for row in read_leaderboard(path)]))
+
+
+@command
+def plan() -> None:
+    """Say what the benchmark in force will take here: stages, time, memory, disk.
+
+    Seconds come from a short measurement on the device of `compute`, disk from the sizes of the
+    images. Where the disk does not hold it, the numbers end in exit code 2.
+    """
+    from zslib.plan import (
+        Survey,
+        forecast,
+        measure,
+        read_stages,
+        refuse_what_does_not_fit,
+        table,
+    )
+
+    project = Path.cwd()
+    params = load_params(project / "params.yaml")
+    survey = Survey.of(params, project / "artifacts" / params.benchmark.name)
+    stages, pace = read_stages(project), measure(params)
+    forecasts = forecast(stages, params, survey, pace, project / "scratch" / "timings.jsonl")
+    counts = "the index" if survey.is_counted else "published counts, no index yet"
+    click.echo(
+        f"{params.benchmark.name}: {len(survey.train)} training and {len(survey.val)} validation "
+        f"images ({counts}); measured on {pace.device}"
+    )
+    for line in table(forecasts):
+        click.echo(line)
+    refuse_what_does_not_fit(forecasts, shutil.disk_usage(project).free)
+
+
+@command
+@PARAMS
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--as", "kind", required=True, help="What it is, see above.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The artifact.")
+@click.option("--split", help="Which classes were unseen; default: the first of `splits`.")
+@click.option("--entry", help="Which entry of the file holds the tensors, where several do.")
+@click.option("--semantic", type=click.Path(path_type=Path), help="JoEm: its semantic encoder.")
+@click.option("--embeddings", type=click.Path(path_type=Path), help="JoEm, SPNet: the artifact.")
+@click.option("--calibration", type=float, help="sigma of JoEm, gamma of SPNet.")
+@click.option("--source", default="imported", help="Name of a source of class vectors.")
+def import_checkpoint(params: Path, kind: str, split: str | None, **options: Any) -> None:
+    """Make an artifact of a file that a method's authors released; no code in it is run.
+
+    It is one of imagenet-encoder, zs3net-backbone, zs3net-generator, joem, spnet, cagnet-backbone and
+    vectors; zslib/checkpoints/official.py says what each becomes. Every tensor has to find its place,
+    or the file is refused with a list of those that do not.
+
+    Where a stage would have made the artifact, `dvc commit -f STAGE` says that it is made; the
+    stage's folder of curves has to exist for that.
+    """
+    from zslib.checkpoints import IMPORTS, Request
+
+    if kind not in IMPORTS:
+        raise InputError(f"--as: '{kind}' is not one of {', '.join(IMPORTS)}; choose one of them")
+    known = load_params(params)
+    request = Request(params=known, split=split or known.splits[0], **options)
+    for remark in IMPORTS[kind](request):
+        click.echo(remark)
+    click.echo(f"{request.out}: written")
 
 
 @command
@@ -123,10 +186,15 @@ def _close(problems: int, what: str) -> None:
         sys.exit(2)
 
 
-def _described(summary: "RoleSummary", classes: Sequence[str]) -> str:
+def _described(
+    summary: "RoleSummary", classes: Sequence[str], published: Mapping[Role, int]
+) -> str:
     absent = ", ".join(classes[c] for c in summary.absent_classes) or "none"
+    count = f"{summary.images} images"
+    if summary.role in published:
+        count += f" (published with {published[summary.role]})"
     return (
-        f"{summary.role}: {summary.images} images, {summary.void_share:.2%} of the pixels void, "
+        f"{summary.role}: {count}, {summary.void_share:.2%} of the pixels void, "
         f"classes never present: {absent}"
     )
 

@@ -18,6 +18,7 @@ from zslib.datasets.labels import write_seen_labels
 from zslib.datasets.layouts import open_dataset
 from zslib.errors import InputError
 from zslib.params import DatasetParams, Params, load_params
+from zslib.params.benchmark import UnseenImages
 
 PROJECT = Path(__file__).resolve().parents[2]
 CLASSES = ["sky", "grass", "horse", "zebra", "tram", "bus"]
@@ -69,25 +70,25 @@ def test_the_project_does_not_leak(root: Path, tmp_path: Path, unseen_images: st
     assert not exchange.leaks
 
 
-def keep_unseen(masks: Path, split: Split, out: Path, *, drop_images: bool) -> None:
+def keep_unseen(masks: Path, split: Split, out: Path, *, unseen_images: UnseenImages) -> None:
     """The plainest leak: labels as they are."""
     everything = Split.from_ids(split.name, split.classes, [], split.void)
-    write_seen_labels(masks, everything, out, drop_images=drop_images)
+    write_seen_labels(masks, everything, out, unseen_images=unseen_images)
 
 
-def forget_one_class(masks: Path, split: Split, out: Path, *, drop_images: bool) -> None:
+def forget_one_class(masks: Path, split: Split, out: Path, *, unseen_images: UnseenImages) -> None:
     """One unseen class is forgotten, and so trained on."""
     forgetful = Split.from_ids(split.name, split.classes, split.unseen[1:], split.void)
-    write_seen_labels(masks, forgetful, out, drop_images=drop_images)
+    write_seen_labels(masks, forgetful, out, unseen_images=unseen_images)
 
 
-def drop_by_class(masks: Path, split: Split, out: Path, *, drop_images: bool) -> None:
+def drop_by_class(masks: Path, split: Split, out: Path, *, unseen_images: UnseenImages) -> None:
     """Unseen pixels are void, but which images stay tells where one of the classes is."""
     index = MaskIndex.load(masks)
     kept = [m for m in index.masks if split.unseen[0] not in index.label_map(m.id)]
     document = out.with_suffix(".json")
     index.model_copy(update={"masks": tuple(kept)}).save(document)
-    write_seen_labels(document, split, out, drop_images=False)
+    write_seen_labels(document, split, out, unseen_images="ignore")
 
 
 @pytest.mark.parametrize("unseen_images", ["drop", "ignore"])

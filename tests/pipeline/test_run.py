@@ -33,6 +33,12 @@ METHODS = {
     ("joem", "clean"),
     ("joem-frozen", "clean"),
     ("joem-frozen-head", "clean"),
+    ("simbaseline", "clean"),
+    ("simbaseline", "official"),
+    ("simbaseline+st", "clean"),
+    ("simbaseline-queries", "clean"),
+    ("simbaseline-regions", "clean"),
+    ("simbaseline-oracle", "official"),
     ("supervised", "clean"),
 }
 TINY = (
@@ -72,6 +78,8 @@ TINY = (
     "joem.closed_form.ridges=[0.001,0.1]",
     "joem.head.steps=5",
     "joem.end_to_end.epochs=1",
+    "simbaseline.proposals.training.steps=3",
+    "simbaseline.self_training.training.steps=3",
     "evaluate.bootstrap=20",
     "report.pictures=2",
 )

@@ -12,16 +12,19 @@ from benchmarks import (
     __main__,
     cagnet,
     confusion,
+    eigenvectors,
     extraction,
     generator,
     graphs,
     pseudo_labels,
+    regions,
     sampling,
     training,
 )
 from benchmarks.material import published_params, world_params
 from benchmarks.measure import Goal, Result, run_in_own_process, time_side_by_side
 from tests import tiny
+from tests.unit.tiny_clip import TRAINING
 from zslib.params import Params
 
 
@@ -206,6 +209,30 @@ def test_graphs_that_differ_are_refused():
     ways = {"right": graphs.ours, "wrong": lambda label_map: (graphs.ours(label_map)[0], set())}
     with pytest.raises(AssertionError):
         graphs.refuse_disagreement(ways, np.eye(3, dtype=np.uint8))
+
+
+def test_eigenvectors():
+    graph, many = eigenvectors.measure(sides=(8,), pooled=(6,), dimension=12, images=2, repeats=1)
+    assert_complete(graph, repeats=1)
+    assert_complete(many, repeats=1)
+    assert len(contestants(graph)) == 4
+    assert max(graph.notes.values()) <= 100  # millionths
+
+
+def test_solvers_that_are_off_are_found_out(monkeypatch):
+    monkeypatch.setattr(eigenvectors, "ours", lambda affinity: np.eye(5, len(affinity)))
+    with pytest.raises(AssertionError, match="subspace error of zslib"):
+        eigenvectors.measure(sides=(8,), pooled=(), dimension=12, repeats=1)
+
+
+def test_regions():
+    encoding, sweeping = regions.measure(
+        training=TRAINING, images=2, queries=4, side=24, prompts=2, repeats=2
+    )
+    assert_complete(encoding, repeats=2)
+    assert_complete(sweeping, repeats=2)
+    assert len(contestants(encoding)) == 3
+    assert sweeping.sizes["prompts"] == 2
 
 
 def test_pseudo_labels():

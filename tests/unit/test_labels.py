@@ -98,7 +98,7 @@ def masks(tmp_path: Path) -> Path:
 
 
 def test_drop_leaves_out_every_image_with_an_unseen_pixel(masks: Path, tmp_path: Path) -> None:
-    write_seen_labels(masks, tiny.SPLIT, tmp_path / "labels.h5", drop_images=True)
+    write_seen_labels(masks, tiny.SPLIT, tmp_path / "labels.h5", unseen_images="drop")
     labels = open_labels(tmp_path / "labels.h5")
     assert labels.ids == ("image00", "image03")
     assert labels.meta["dropped_images"] == 2
@@ -106,7 +106,7 @@ def test_drop_leaves_out_every_image_with_an_unseen_pixel(masks: Path, tmp_path:
 
 
 def test_ignore_keeps_every_image_with_unseen_pixels_void(masks: Path, tmp_path: Path) -> None:
-    write_seen_labels(masks, tiny.SPLIT, tmp_path / "labels.h5", drop_images=False)
+    write_seen_labels(masks, tiny.SPLIT, tmp_path / "labels.h5", unseen_images="ignore")
     labels = open_labels(tmp_path / "labels.h5")
     assert labels.ids == tiny.image_ids(4)
     assert labels[1].tolist() == [[255, 255], [1, 255]]
@@ -117,5 +117,5 @@ def test_ignore_keeps_every_image_with_unseen_pixels_void(masks: Path, tmp_path:
 def test_no_image_left_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     masks = tiny.write_masks(tmp_path, [RAW[1], RAW[2]], num_classes=9)
     with pytest.raises(InputError, match=r"split 'tiny'.*unseen_images to 'ignore'"):
-        write_seen_labels(masks, tiny.SPLIT, tmp_path / "labels.h5", drop_images=True)
+        write_seen_labels(masks, tiny.SPLIT, tmp_path / "labels.h5", unseen_images="drop")
     assert not (tmp_path / "labels.h5").exists()

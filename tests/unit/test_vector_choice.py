@@ -78,7 +78,10 @@ def test_an_unknown_source_is_named(source, tables, tmp_path):
     write_params(tmp_path, source)
     outcome = embed("spnet")
     assert outcome.exit_code == 2
-    assert "vectors: source: 'glove' is not one of the sources fasttext, word2vec" in outcome.stderr
+    assert (
+        "vectors: source: 'glove' is not one of the sources clip, fasttext, word2vec"
+        in outcome.stderr
+    )
     assert not (tmp_path / "spnet.safetensors").exists()
 
 

@@ -1,4 +1,4 @@
-"""Pascal-Context with 60 classes (zs3net §1.2), from the official 459-class label maps.
+"""Pascal-Context with 60 classes (zs3net §1.2) or 33 (cagnet §1), from the 459-class label maps.
 
 ROOT/trainval/ID.mat          LabelMap, values 1..459
 ROOT/labels.txt               their names, "1: accordion", ...
@@ -9,6 +9,7 @@ SegmentationContext or ImageSets/Main (VOC2010's own train and val are Context's
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -28,19 +29,27 @@ CONTEXT_CLASSES = tuple(
 )
 """Class id -> name as spelt in labels.txt without spaces (zs3net §1.2)."""
 
+CONTEXT_33 = tuple(
+    "background aeroplane bicycle bird boat bottle bus car cat chair cow table dog horse motorbike "
+    "person pottedplant sheep sofa train tvmonitor sky grass ground road building tree water "
+    "mountain wall floor track keyboard ceiling".split()
+)
+"""The same for CaGNet's 33 classes, of which 0 is none (cagnet §1)."""
+
 _RENAMED = {"diningtable": "table", "bedcloth": "bedclothes", "clothes": "cloth"}
 
 
 class PascalContext:
-    """The 60-class protocol: unlabelled and rare things are class 0, and there is no void."""
+    """Whatever is none of `classes` is class 0, which a benchmark may call void; there is no other void."""
 
     label_lookup: tuple[int, ...]
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, classes: Sequence[str] = CONTEXT_CLASSES) -> None:
         self.root = root
+        self._classes = classes
         self._voc = require_folder(root, [root, root / "VOC2010", root / "VOCdevkit" / "VOC2010"])
         _check_class_file(root / "classes-59.txt")
-        self.label_lookup = label_lookup(root / "labels.txt")
+        self.label_lookup = label_lookup(root / "labels.txt", classes)
 
     def list_files(self, role: Literal["train", "val"]) -> tuple[Path, ...]:
         """Return the list file that `ids(role)` reads; it need not exist."""
@@ -61,23 +70,23 @@ class PascalContext:
         return self.root / "trainval" / f"{name}.mat"
 
     def label_map(self, name: str) -> UInt8[np.ndarray, "h w"]:
-        """Return the class ids 0..59."""
-        return read_label_map(self.label_path(name), len(CONTEXT_CLASSES), lookup=self.label_lookup)
+        """Return the class ids 0..59, or 0..33."""
+        return read_label_map(self.label_path(name), len(self._classes), lookup=self.label_lookup)
 
 
-def label_lookup(labels_file: Path) -> tuple[int, ...]:
-    """Return, for each value of a LabelMap (0, then 1..459), its class id of 60, matched by name.
+def label_lookup(labels_file: Path, classes: Sequence[str] = CONTEXT_CLASSES) -> tuple[int, ...]:
+    """Return, for each value of a LabelMap (0, then 1..459), its class id, matched by name.
 
     Raises:
-        InputError: the file is missing, or one of the 59 names is not in it.
+        InputError: the file is missing, or one of the names is not in it.
     """
     names = _names(labels_file)
-    if absent := sorted(set(CONTEXT_CLASSES[1:]) - set(names)):
+    if absent := sorted(set(classes[1:]) - set(names)):
         raise InputError(
             f"{labels_file}: lacks the classes {', '.join(absent[:5])}; "
             f"use the labels.txt that comes with trainval.tar.gz (459 names)"
         )
-    ids = {name: index for index, name in enumerate(CONTEXT_CLASSES)}
+    ids = {name: index for index, name in enumerate(classes)}
     return (0, *(ids.get(name, 0) for name in names))
 
 

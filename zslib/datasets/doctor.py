@@ -135,9 +135,9 @@ def _list_problems(dataset: Dataset, role: Role) -> Iterator[Problem]:
 def _overlap_problems(dataset: Dataset, jobs: list["_Job"]) -> Iterator[Problem]:
     train, val = ({job.id for job in jobs if job.role == role} for role in ROLES)
     for name in sorted(train & val):
-        path = dataset.list_files("val")[0]
+        path = next(iter(dataset.list_files("val")), dataset.root)
         what = f"lists '{name}', which is a training image too"
-        yield Problem(str(path), what, "remove it from one of the two lists")
+        yield Problem(str(path), what, "remove it from one of the two")
 
 
 # --- files ---------------------------------------------------------------------------------------

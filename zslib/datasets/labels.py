@@ -7,16 +7,19 @@ pixel was labelled cannot reach them: it is void here, or its image is not here 
 from pathlib import Path
 
 from zslib.artifacts.maps import LABELS, write_label_maps
-from zslib.benchmark import Split
+from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.datasets.index import MaskIndex
 from zslib.errors import InputError
+from zslib.params.benchmark import UnseenImages
 
 
-def write_seen_labels(masks: Path, split: Split, out: Path, *, drop_images: bool) -> None:
+def write_seen_labels(masks: Path, split: Split, out: Path, *, unseen_images: UnseenImages) -> None:
     """Publish the seen labels of every image of a masks file.
 
-    With `drop_images`, an image that shows an unseen class anywhere in its full-resolution label map
-    is left out (zs3net §1.5); otherwise its unseen pixels become void.
+    - `drop`: an image that shows an unseen class anywhere in its full-resolution label map is left
+      out (zs3net §1.5).
+    - `ignore`: its unseen pixels become void.
+    - `drop_void`: they do, and an image without any seen pixel is left out (simbaseline §1.1).
 
     Raises:
         InputError: no image is left.
@@ -25,9 +28,13 @@ def write_seen_labels(masks: Path, split: Split, out: Path, *, drop_images: bool
     ids, label_maps = [], []
     for image_id in index.ids():
         label_map = index.label_map(image_id)
-        if not (drop_images and split.shows_unseen(label_map)):
-            ids.append(image_id)
-            label_maps.append(split.seen_labels(label_map))
+        seen_labels = split.seen_labels(label_map)
+        if unseen_images == "drop" and split.shows_unseen(label_map):
+            continue
+        if unseen_images == "drop_void" and (seen_labels == IGNORE_INDEX).all():
+            continue
+        ids.append(image_id)
+        label_maps.append(seen_labels)
     if not ids:
         raise InputError(
             f"{masks}: every image shows an unseen class of split '{split.name}'; "

@@ -10,7 +10,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from zslib.datasets.context import PascalContext
+from zslib.datasets.context import CONTEXT_33, PascalContext
+from zslib.datasets.folders import ade20k, cityscapes, coco_stuff
 from zslib.datasets.lists import Role
 from zslib.datasets.voc import Voc12
 from zslib.params import DatasetParams
@@ -28,7 +29,7 @@ class Dataset(Protocol):
         """What `read_label_map` needs to turn stored values into class ids; None: nothing."""
 
     def list_files(self, role: Role) -> tuple[Path, ...]:
-        """Return the list files behind `ids(role)`."""
+        """Return the list files behind `ids(role)`; none where folders are the lists."""
 
     def ids(self, role: Role) -> tuple[str, ...]:
         """Return the image ids of a role, sorted."""
@@ -50,6 +51,16 @@ def open_dataset(params: DatasetParams) -> Dataset:
         InputError: the root is missing or is not laid out like that.
     """
     root = Path(params.root)
-    if params.layout == "context":
-        return PascalContext(root)
-    return Voc12(root, params.lists)
+    match params.layout:
+        case "voc12":
+            return Voc12(root, params.lists)
+        case "context":
+            return PascalContext(root)
+        case "context33":
+            return PascalContext(root, CONTEXT_33)
+        case "cocostuff":
+            return coco_stuff(root)
+        case "ade20k":
+            return ade20k(root)
+        case "cityscapes":
+            return cityscapes(root)

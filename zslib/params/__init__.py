@@ -43,6 +43,7 @@ from zslib.params.cagnet import (
     CagnetStep1,
     CagnetStep2,
 )
+from zslib.params.eigenvectors import EigenFusionParams, EigenvectorParams
 from zslib.params.evaluation import EvaluateParams, ReportParams, SelectionParams
 from zslib.params.joem import (
     JoemClosedForm,
@@ -52,8 +53,28 @@ from zslib.params.joem import (
     JoemObjectives,
     JoemParams,
 )
+from zslib.params.sazs import (
+    SazsEpisodes,
+    SazsFolds,
+    SazsModel,
+    SazsObjectives,
+    SazsParams,
+    SazsTraining,
+)
 from zslib.params.section import Section
 from zslib.params.self_training import Pool, PseudoLabelParams, SelfTrainingParams
+from zslib.params.simbaseline import (
+    FusionParams,
+    MaskFormerParams,
+    ProposalAugmentation,
+    ProposalEncoder,
+    ProposalParams,
+    ProposalPseudoLabels,
+    ProposalSelfTraining,
+    ProposalTraining,
+    SimbaselineParams,
+    ViewParams,
+)
 from zslib.params.spnet import SpnetEndToEnd, SpnetParams
 from zslib.params.training import (
     AugmentationParams,
@@ -63,6 +84,13 @@ from zslib.params.training import (
     OptimiserParams,
     StepDecay,
     SteppedOptimiserParams,
+)
+from zslib.params.vision_language import (
+    CaptionTraining,
+    PromptTraining,
+    RegionParams,
+    TemplateSet,
+    VisionLanguageParams,
 )
 from zslib.params.zs3net import (
     ClassifierParams,
@@ -89,6 +117,7 @@ __all__ = [
     "CagnetRecipe",
     "CagnetStep1",
     "CagnetStep2",
+    "CaptionTraining",
     "ClassifierParams",
     "ComputeParams",
     "Convolution",
@@ -96,10 +125,13 @@ __all__ = [
     "DatasetParams",
     "DeepLabParams",
     "DeepLabV2Params",
+    "EigenFusionParams",
+    "EigenvectorParams",
     "EncoderParams",
     "EvaluateParams",
     "FeatureParams",
     "FineTuning",
+    "FusionParams",
     "GeneratorParams",
     "GmmnParams",
     "GraphBranchParams",
@@ -111,25 +143,44 @@ __all__ = [
     "JoemObjectives",
     "JoemParams",
     "LinearTraining",
+    "MaskFormerParams",
     "ModelParams",
     "NodeFeatures",
     "OfficialParams",
     "OptimiserParams",
     "Params",
     "Pool",
+    "PromptTraining",
+    "ProposalAugmentation",
+    "ProposalEncoder",
+    "ProposalParams",
+    "ProposalPseudoLabels",
+    "ProposalSelfTraining",
+    "ProposalTraining",
     "PseudoLabelParams",
+    "RegionParams",
     "ReportParams",
+    "SazsEpisodes",
+    "SazsFolds",
+    "SazsModel",
+    "SazsObjectives",
+    "SazsParams",
+    "SazsTraining",
     "Section",
     "SelectionParams",
     "SelfTrainingParams",
+    "SimbaselineParams",
     "SpnetEndToEnd",
     "SpnetParams",
     "StepDecay",
     "SteppedOptimiserParams",
     "SupervisedParams",
+    "TemplateSet",
     "VectorRecipe",
     "VectorSourceParams",
     "VectorsParams",
+    "ViewParams",
+    "VisionLanguageParams",
     "WorldParams",
     "Zs3netParams",
     "load_params",
@@ -154,6 +205,11 @@ class Params(Section):
     zs3net: Zs3netParams
     cagnet: CagnetParams
     joem: JoemParams
+    vision_language: VisionLanguageParams
+    simbaseline: SimbaselineParams
+    sazs: SazsParams
+    eigenvectors: EigenvectorParams
+    fusion: EigenFusionParams
     self_training: dict[str, SelfTrainingParams]
     """By method."""
     evaluate: EvaluateParams
@@ -168,7 +224,7 @@ class Params(Section):
                 if name not in self.vectors.sources:
                     raise ValueError(f"{method}.vectors: vectors.sources has no entry '{name}'")
         for split in self.splits:
-            if split not in self.benchmark.unseen:
+            if split not in self.benchmark.unseen and not self.benchmark.trained_on:
                 raise ValueError(f"splits: '{split}' has no entry under benchmark.unseen")
         return self
 

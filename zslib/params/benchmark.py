@@ -6,6 +6,12 @@ from pydantic import Field, model_validator
 
 from zslib.params.section import Section
 
+Layout = Literal["voc12", "context", "context33", "cocostuff", "ade20k", "cityscapes"]
+Role = Literal["train", "val"]
+VocLists = Literal["train", "trainaug", "sbd"]
+UnseenImages = Literal["drop", "ignore", "drop_void"]
+"""Training images with unseen pixels leave; or stay, with those void; or stay if a seen pixel is left."""
+
 
 class BenchmarkParams(Section):
     """The protocol of one published benchmark; see `zslib.benchmark`."""
@@ -17,8 +23,10 @@ class BenchmarkParams(Section):
     """Classes that count as void everywhere (the background of the SPNet protocol)."""
     unseen: dict[str, list[str]]
     """Split name -> its unseen classes."""
-    unseen_images: Literal["drop", "ignore"] = "drop"
-    """Training images with unseen pixels leave, or stay with those pixels void."""
+    unseen_images: UnseenImages = "drop"
+    trained_on: str | None = None
+    """Cross-dataset evaluation: the benchmark whose models are tried on these classes, all of them
+    unseen. `splits` are those of that benchmark then, and nothing is trained here."""
 
     @model_validator(mode="after")
     def _names_exist(self) -> "BenchmarkParams":
@@ -27,15 +35,25 @@ class BenchmarkParams(Section):
         for split, names in {"void": self.void, **self.unseen}.items():
             if unknown := sorted(set(names) - set(self.classes)):
                 raise ValueError(f"{split}: not among the classes: {', '.join(unknown)}")
+        for split, names in self.unseen.items():
+            if both := sorted(set(names) & set(self.void)):
+                raise ValueError(f"{split}: void as well: {', '.join(both)}")
+        if self.trained_on and self.unseen:
+            raise ValueError(
+                "unseen: leave it empty with trained_on, which makes all of them unseen"
+            )
         return self
 
 
 class DatasetParams(Section):
     """Where the images are, and in which official layout."""
 
-    layout: Literal["voc12", "context"] = "voc12"
+    layout: Layout = "voc12"
     root: str
-    lists: Literal["train", "trainaug", "sbd"] = "train"
+    lists: VocLists = "train"
+    """Of the layout voc12; the others have one convention each."""
+    published: dict[Role, int] | None = None
+    """How many images the protocol was published with, where that is known; the doctor tells."""
 
 
 class WorldParams(Section):

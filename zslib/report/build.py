@@ -11,6 +11,7 @@ from zslib.embeddings.table import load_class_vectors
 from zslib.errors import InputError
 from zslib.params import BenchmarkParams
 from zslib.report.calibration import calibration_of, read_curves
+from zslib.report.eigenvectors import load_eigenvectors
 from zslib.report.leaderboard import read_scores, row_of, to_csv
 from zslib.report.page import page, render, split_section
 from zslib.report.pictures import jpeg_uri
@@ -69,9 +70,11 @@ def build(
             choices_of(results),
             calibration_of(curves, split, seed=seed),
             vectors,
+            benchmark=benchmark.name,
             images=images,
             truth=truth,
             pseudo_labels=load_pseudo_labels(results, inputs.artifacts),
+            eigenvectors=load_eigenvectors(results, inputs.artifacts),
             pictures=pictures,
         )
         sections.append(section)

@@ -17,30 +17,42 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zslib.errors import InputError
+from zslib.published import MEMORY_NOTE, is_marked, triple
 
 METHODS = {
     "spnet": "SPNet",
     "spnet-c": "SPNet-c",
+    "spnet-c+eig": "SPNet-c + eigenvectors",
     "spnet-e2e": "SPNet, end to end",
     "spnet-c-e2e": "SPNet-c, end to end",
     "zs3net": "ZS3Net",
+    "zs3net+eig": "ZS3Net + eigenvectors",
     "zs3net+st": "ZS3Net + ST",
     "zs5net": "ZS5Net",
     "zs3net-gc": "ZS3Net-GC",
+    "zs3net-gc+eig": "ZS3Net-GC + eigenvectors",
     "zs3net-gc+st": "ZS3Net-GC + ST",
     "cagnet": "CaGNet",
+    "cagnet+eig": "CaGNet + eigenvectors",
     "cagnet+st": "CaGNet + ST",
     "cagnet-e2e": "CaGNet, end to end",
     "cagnet-v2": "CaGNet v2",
     "joem": "JoEm",
     "joem-frozen": "JoEm-frozen",
+    "joem-frozen+eig": "JoEm-frozen + eigenvectors",
     "joem-frozen-head": "JoEm-frozen, head",
     "sazs": "SAZS",
     "simbaseline": "SimBaseline",
+    "simbaseline-queries": "SimBaseline, queries alone",
+    "simbaseline-regions": "SimBaseline, regions alone",
+    "simbaseline-oracle": "SimBaseline, masks named by the truth",
     "simbaseline+st": "SimBaseline + ST",
     "supervised": "Supervised",
 }
 """Names in the leaderboard and in print, in the order of the field; the ceiling comes last."""
+
+FUSED = "+eig"
+"""What the name of a row ends with that is fused with eigenvectors; the rest is that row's without."""
 
 IDENTITY = ("benchmark", "split", "method", "protocol", "setting", "seed")
 FIGURES = (
@@ -167,7 +179,8 @@ def read_leaderboard(path: Path) -> list[Row]:
 def aggregate(rows: Iterable[Mapping[str, Any]]) -> str:
     """Return a Markdown table, in percent: mean ± sample standard deviation over the seeds.
 
-    The column `seeds` says over how many, and of how many where others in the table have more.
+    The column `seeds` says over how many, and of how many where others in the table have more. Where
+    any row is of a published split, the last column shows what is in print.
 
     Raises:
         InputError: a row occurs twice, as when two files come from the same experiment.
@@ -187,7 +200,12 @@ def aggregate(rows: Iterable[Mapping[str, Any]]) -> str:
         cells = [_mean_and_sd([row[name] for row in seeds.values()]) for name in figures]
         count = f"{len(seeds)}" if len(seeds) == most else f"{len(seeds)} of {most}"
         lines.append([*identity, count, *cells])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    in_print = [triple(method, benchmark, split) for benchmark, split, method, *_ in groups]
+    if any(in_print):
+        column = ["published seen / unseen / hIoU", "---:", *in_print]
+        lines = [[*line, cell] for line, cell in zip(lines, column, strict=True)]
+    note = f"\n{MEMORY_NOTE}\n" if is_marked(in_print) else ""
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + note
 
 
 def _mean_and_sd(values: Sequence[float]) -> str:
@@ -215,6 +233,11 @@ def _read(path: Path) -> Scores:
             f"({', '.join(METHODS)}); correct `--method` or add it to zslib/report/leaderboard.py"
         )
     return scores
+
+
+def is_fused(method: str) -> bool:
+    """Whether a row is another one's, fused with eigenvectors."""
+    return method.endswith(FUSED)
 
 
 _RERUN = "delete it and rerun the stage 'evaluate' that writes it"

@@ -9,13 +9,16 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from zslib.artifacts.eigenvectors import Eigenvectors
 from zslib.artifacts.maps import LabelMaps
 from zslib.benchmark import Split
 from zslib.datasets.index import ImageIndex
 from zslib.embeddings.table import ClassVectors
+from zslib.published import MEMORY_NOTE
 from zslib.report.calibration import Calibration
 from zslib.report.charts import HARMONIC, SEEN, UNSEEN, Bar, bar_chart
 from zslib.report.choices import ChoiceChart, choice_chart
+from zslib.report.eigenvectors import EigenSection, eigen_section
 from zslib.report.matrices import Destination, destinations, heat_map
 from zslib.report.pictures import Row, choose_pictures, class_areas, picture_row
 from zslib.report.pseudo import PseudoLabels, PseudoSection, pseudo_section
@@ -28,17 +31,19 @@ from zslib.report.tables import (
     Neighbours,
     ProtocolColumns,
     ProtocolLines,
+    PublishedLine,
     ScoreLine,
     class_lines,
     nearest_seen,
     protocol_columns,
     protocol_lines,
+    published_lines,
     score_lines,
 )
 from zslib.report.trends import trend_charts
 
 _KINDS = ("clean", "transductive", "official", "ceiling")
-_NEIGHBOURS, _DESTINATIONS, _PSEUDO_PICTURES = 5, 3, 4
+_NEIGHBOURS, _DESTINATIONS, _PSEUDO_PICTURES, _EIGEN_PICTURES = 5, 3, 4, 4
 _OPEN_MATRICES, _OPEN_PICTURES = 6, 3
 _PANELS = (
     ("miou_seen", "Seen", SEEN),
@@ -64,6 +69,8 @@ class SplitSection:
     results: list[Result]
     scores: dict[str, list[ScoreLine]]
     """By kind; a kind without a result is missing."""
+    published: list[PublishedLine]
+    """Rows of which anything is in print for this benchmark and split."""
     bars: list[tuple[str, Markup]]
     classes: list[ClassLine]
     matrices: list[Matrix]
@@ -75,6 +82,7 @@ class SplitSection:
     neighbours: list[Neighbours]
     pictures: list[Row]
     pseudo_labels: PseudoSection | None
+    eigenvectors: EigenSection | None
 
     @property
     def unseen_names(self) -> list[str]:
@@ -142,9 +150,11 @@ def split_section(
     calibration: Calibration | None,
     vectors: Sequence[ClassVectors],
     *,
+    benchmark: str,
     images: ImageIndex,
     truth: LabelMaps,
     pseudo_labels: Sequence[PseudoLabels],
+    eigenvectors: Eigenvectors | None,
     pictures: int,
 ) -> SplitSection:
     """Gather one split; `truth` holds the raw label maps of the validation images."""
@@ -156,6 +166,7 @@ def split_section(
         split=split,
         results=results,
         scores={kind: score_lines(group) for kind, group in kinds.items() if group},
+        published=published_lines(results, benchmark),
         bars=_bars(results),
         classes=class_lines(results),
         matrices=[_matrix(result) for result in results],
@@ -170,6 +181,13 @@ def split_section(
         pseudo_labels=(
             pseudo_section(pseudo_labels, images, pictures=_PSEUDO_PICTURES)
             if pseudo_labels
+            else None
+        ),
+        eigenvectors=(
+            eigen_section(
+                eigenvectors, results, images=images, truth=truth, pictures=_EIGEN_PICTURES
+            )
+            if eigenvectors
             else None
         ),
     )
@@ -204,7 +222,7 @@ def render(content: Page) -> str:
     )
     environment.filters |= {"percent": _percent, "shade": _shade}
     template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
-    return environment.from_string(template).render(page=content)
+    return environment.from_string(template).render(page=content, memory_note=MEMORY_NOTE)
 
 
 def _bars(results: Sequence[Result]) -> list[tuple[str, Markup]]:

@@ -107,7 +107,7 @@ def picture_row(
         Tile("Truth", "", label_map_uri(truth, colours, split)),
     ]
     for result, prediction in zip(results, predictions, strict=True):
-        uri, iou = label_map_uri(prediction, colours, split), _unseen_iou(truth, prediction, split)
+        uri, iou = label_map_uri(prediction, colours, split), unseen_iou(truth, prediction, split)
         tiles.append(Tile(result.title, result.note, uri, iou))
     visible = [c for c in wrong if shares[c] >= 0.01]
     legends = [legend(ids, colours, split) for ids in (shown, visible)]
@@ -176,8 +176,8 @@ def _shares(label_map: UInt8[np.ndarray, "h w"]) -> Float[np.ndarray, " 256"]:
     return np.bincount(label_map.reshape(-1), minlength=256) / label_map.size
 
 
-def _unseen_iou(truth: np.ndarray, prediction: np.ndarray, split: Split) -> float | None:
-    """Mean IoU of the unseen classes that this picture shows; None if it shows none."""
+def unseen_iou(truth: np.ndarray, prediction: np.ndarray, split: Split) -> float | None:
+    """Return the mean IoU of the unseen classes that a picture shows; None if it shows none."""
     if truth.shape != prediction.shape:
         height, width = prediction.shape
         resized = Image.fromarray(truth).resize((width, height), Image.Resampling.NEAREST)

@@ -94,6 +94,7 @@ def choices_of(results: Sequence[Result]) -> list[Choice]:
         _choice(result.scores.method, parameter, details)
         for result in results
         for parameter, details in result.details.items()
+        if "hiou" in details  # tau is chosen by the seen mIoU: zslib.report.eigenvectors
     ]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from zslib.benchmark import Split
 from zslib.embeddings.table import ClassVectors
 from zslib.errors import InputError
+from zslib.published import Published, beside
 from zslib.report.leaderboard import BOUNDED, FIGURES, RESTRICTED, row_of
 from zslib.report.results import Result
 
@@ -87,6 +88,18 @@ class ProtocolColumns:
         return [_HEADINGS[part] for part in self.parts]
 
 
+@dataclass(frozen=True)
+class PublishedLine:
+    """One of our rows and what is in print for it, per figure: ours, and the published one."""
+
+    result: Result
+    cells: tuple[tuple[float, Published | None], ...]
+
+    @property
+    def sources(self) -> list[str]:
+        return sorted({figure.source for _, figure in self.cells if figure})
+
+
 ProtocolLines = list[tuple[Result, list[list[float | None]]]]
 """Per result, per protocol, its figures."""
 
@@ -131,6 +144,18 @@ def score_lines(results: Sequence[Result]) -> list[ScoreLine]:
 
     lines = zip(results, rows, strict=True)
     return [ScoreLine(result, tuple(cell(row, name) for name in names)) for result, row in lines]
+
+
+def published_lines(results: Sequence[Result], benchmark: str) -> list[PublishedLine]:
+    """Return the rows of which anything is in print for this benchmark and split."""
+    lines = []
+    for result in results:
+        method, split = result.scores.method, result.split.name
+        figures = [beside(method, benchmark, split, name) for name in FIGURES]
+        if any(figures):
+            ours = [getattr(result.scores, name) for name in FIGURES]
+            lines.append(PublishedLine(result, tuple(zip(ours, figures, strict=True))))
+    return lines
 
 
 def protocol_columns(results: Sequence[Result]) -> list[ProtocolColumns]:

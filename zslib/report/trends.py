@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from zslib.report.leaderboard import METHODS
+from zslib.report.leaderboard import METHODS, is_fused
 from zslib.report.results import Result
 from zslib.report.svg import CEILING, FAINT, chart, hint, line, polyline, shared_top, text, ticks
 
@@ -75,11 +75,11 @@ def unseen_count(split: str) -> int | None:
 
 
 def trends(results: Sequence[Result], figure: str) -> list[Trend]:
-    """Return a figure of all but the official rows, one trend per method, ordered by K."""
+    """Return a figure of all but official and fused rows, one trend per method, ordered by K."""
     found: dict[tuple[str, Style], dict[int, float]] = {}
     for result in results:
         count = unseen_count(result.split.name)
-        if count is not None and not result.is_official:
+        if count is not None and not (result.is_official or is_fused(result.scores.method)):
             style = Style.of(result.scores.method, result.scores.setting)
             points = found.setdefault((result.title, style), {})
             points[count] = getattr(result.scores, figure)

@@ -1,0 +1,46 @@
+"""Extract SAZS's maps of validation images."""
+
+from pathlib import Path
+
+import click
+
+from stages.command import EXISTING, Sections, scratch, stage
+
+
+@stage
+@click.option("--images", type=EXISTING, required=True, help="images.json of the index.")
+@click.option("--network", type=EXISTING, required=True, help="As trained by SAZS.")
+def main(section: Sections, *, images: Path, network: Path, out: Path) -> None:
+    """Cache maps of the margins of all classes.
+
+    Reads params.yaml:features, sazs.input_size. Example: python -m stages.sazs_maps
+    --images artifacts/world/index/images.json
+    --network artifacts/world/u4/sazs/trained/network.safetensors
+    --out artifacts/world/u4/sazs/val_maps.h5
+    """
+    params, input_size = section("features"), section("sazs.input_size")
+    compute = section("compute")
+
+    from zslib.datasets.index import ImageIndex
+    from zslib.methods.sazs.margins import cache_margins
+    from zslib.methods.sazs.networks import Trained
+    from zslib.training import start_runtime
+
+    index = ImageIndex.load(images)
+    ids = index.ids("val")
+    with scratch(out, [images, network], [params, input_size]) as folder:
+        cache_margins(
+            Trained.load(network),
+            ids,
+            [index.path(image_id) for image_id in ids],
+            [index.size(image_id) for image_id in ids],
+            input_size=input_size,
+            params=params,
+            out=out,
+            runtime=start_runtime(compute),
+            scratch=folder,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,588 @@
+"""MaskFormer's network, matching, losses and training (simbaseline §2, §12, errata and notes)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers.models.maskformer.modeling_maskformer import (
+    MaskFormerLoss,
+    pair_wise_dice_loss,
+    pair_wise_sigmoid_focal_loss,
+)
+
+from tests import tiny
+from tests.methods.tester import World
+from tools.compose_params import compose
+from zslib.artifacts.proposals import Proposals
+from zslib.backbones.trained import Backbone, build_network
+from zslib.benchmark import IGNORE_INDEX, Split
+from zslib.datasets.decode import checksum
+from zslib.datasets.index import ImageEntry, ImageIndex
+from zslib.errors import InputError
+from zslib.methods.simbaseline.criterion import VOID, WEIGHTS, Criterion, Matcher, targets
+from zslib.methods.simbaseline.extraction import TestImages, extract
+from zslib.methods.simbaseline.fit import fit, parameter_groups
+from zslib.methods.simbaseline.network import (
+    MaskFormer,
+    Predictions,
+    Proposer,
+    starting_encoder,
+)
+from zslib.methods.simbaseline.views import jittered, resized, training_view
+from zslib.params import (
+    MaskFormerParams,
+    OptimiserParams,
+    Params,
+    ProposalAugmentation,
+    ProposalEncoder,
+    ProposalTraining,
+    ViewParams,
+    load_params,
+)
+from zslib.training import Checkpoint, SingleProcess, build_optimiser, poly_lr
+
+SEEN = tiny.SPLIT.seen
+SMALL = MaskFormerParams(
+    queries=6, channels=32, layers=2, heads=2, feedforward=64, class_hidden=32, dropout=0.0
+)
+ENCODER = ProposalEncoder(name="test_resnet", output_stride=16, multi_grid=None)
+TRAINING = ProposalTraining(
+    augmentation=ProposalAugmentation(
+        short_sides=[32], long_side=64, crop_size=32, colour_jitter=False
+    ),
+    loss_resolution="grid",
+    optimiser=OptimiserParams(name="adamw", lr=0.003, weight_decay=1e-4),
+    encoder_lr_factor=1.0,
+    gradient_clip=1.0,
+    steps=30,
+    batch_size=4,
+)
+
+
+def proposer(params: MaskFormerParams = SMALL, *, seed: int = 0) -> Proposer:
+    torch.manual_seed(seed)
+    network = MaskFormer(params, ENCODER, tiny.EMBEDDINGS[list(SEEN)])
+    _wake(network)
+    return Proposer(network, params, ENCODER, tiny.SPLIT)
+
+
+def _wake(network: MaskFormer) -> None:
+    """timm begins each residual branch at zero, and frozen batch norm would keep it there."""
+    for name, tensor in network.encoder.state_dict().items():
+        if name.endswith("weight") and tensor.ndim == 1:
+            tensor.fill_(1.0)
+
+
+def images(count: int = 2) -> Tensor:
+    return torch.randn(count, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+# --- matching and losses ---------------------------------------------------------------------------
+
+LOGITS = torch.tensor([[4.0, 4, -4, -4], [-4, -4, 4, 4], [0, 0, 0, 0]])
+WANTED = torch.tensor([[1.0, 1, 0, 0], [0, 0, 1, 1]])
+
+
+def class_logits(probabilities: Sequence[Sequence[float]]) -> Tensor:
+    known = torch.tensor(probabilities)
+    return torch.cat([known, 1 - known.sum(1, keepdim=True)], dim=1).log()
+
+
+def test_check_5_costs_and_pairs() -> None:
+    dice, focal = (f(LOGITS, WANTED) for f in (pair_wise_dice_loss, pair_wise_sigmoid_focal_loss))
+    expected = {"atol": 1e-6, "rtol": 0.0}
+    torch.testing.assert_close(dice[2], torch.tensor([0.4, 0.4]), **expected)
+    torch.testing.assert_close(dice[0], torch.tensor([0.014389, 0.785611]), **expected)
+    torch.testing.assert_close(focal[2], torch.tensor([0.086643, 0.086643]), **expected)
+    torch.testing.assert_close(focal[0, 1], torch.tensor(1.937454), **expected)
+    probabilities = torch.tensor([[0.6, 0.1], [0.2, 0.3], [0.5, 0.4]])
+    cost = WEIGHTS["loss_mask"] * focal + WEIGHTS["loss_dice"] * dice - probabilities
+    table = [[-0.585552, 39.434683], [39.334683, -0.285552], [1.632868, 1.732868]]
+    torch.testing.assert_close(cost, torch.tensor(table), atol=1e-5, rtol=0.0)
+    classes = class_logits(probabilities.tolist())
+    labels = [torch.tensor([0, 1])]
+    ((queries, found),) = Matcher()(LOGITS[None, :, None], classes[None], [WANTED[:, None]], labels)
+    assert (queries.tolist(), found.tolist()) == ([0, 1], [0, 1])
+
+
+def test_check_5_cross_entropy_weighs_no_object_by_a_tenth() -> None:
+    criterion = Criterion(2, SingleProcess())
+    logits = torch.tensor([[0.6, 0.1, 0.3], [0.2, 0.3, 0.5], [0.25, 0.25, 0.5]]).log()
+    pairs = [(torch.tensor([0, 1]), torch.tensor([0, 1]))]
+    found = criterion.loss_labels(logits[None], [torch.tensor([0, 1])], pairs)
+    assert found["loss_cross_entropy"].item() == pytest.approx(0.849578, abs=1e-6)
+
+
+def predictions(seed: int = 0) -> Predictions:
+    generator = torch.Generator().manual_seed(seed)
+    masks = torch.randn(2, 6, 8, 8, generator=generator)
+    return Predictions(masks, torch.randn(2, 6, 4, generator=generator))
+
+
+def label_maps(seed: int = 0) -> Tensor:
+    maps = torch.randint(0, 3, (2, 4, 4), generator=torch.Generator().manual_seed(seed))
+    return maps.repeat_interleave(4, 1).repeat_interleave(4, 2).to(torch.uint8)
+
+
+def split_targets(maps: Tensor, *, ignore_void: bool) -> tuple[list[Tensor], list[Tensor]]:
+    masks, classes = zip(
+        *(targets(m, range(3), ignore_void=ignore_void) for m in maps), strict=True
+    )
+    return list(masks), list(classes)
+
+
+@pytest.mark.parametrize("ignore_void", [True, False])
+def test_without_void_the_losses_are_the_librarys(ignore_void: bool) -> None:
+    wanted = split_targets(label_maps(), ignore_void=ignore_void)
+    theirs = MaskFormerLoss(3, Matcher(), WEIGHTS, 0.1)(*predictions(), *wanted)
+    ours = Criterion(3, SingleProcess())(*predictions(), *wanted)
+    for name in WEIGHTS:
+        torch.testing.assert_close(ours[name], theirs[name])
+
+
+def test_void_is_outside_of_every_mask_as_published_or_counts_for_nothing() -> None:
+    maps = label_maps()
+    maps[:, :6] = IGNORE_INDEX
+    negative, ignored = (split_targets(maps, ignore_void=ignore)[0][0] for ignore in (False, True))
+    assert negative[:, :6].eq(0).all()
+    assert ignored[:, :6].eq(VOID).all()
+    torch.testing.assert_close(negative[:, 6:], ignored[:, 6:])
+
+
+@pytest.mark.parametrize("ignore_void", [True, False])
+def test_what_is_predicted_on_void_matters_only_as_published(ignore_void: bool) -> None:
+    maps = label_maps()
+    maps[:, :8] = IGNORE_INDEX
+    wanted = split_targets(maps, ignore_void=ignore_void)
+    first, criterion = predictions(), Criterion(3, SingleProcess())
+    moved = first.masks.clone()
+    moved[:, :, :3] += 5.0  # the fourth row's neighbour is not void
+    losses = [
+        criterion.total([Predictions(masks, first.classes)], *wanted)["loss"]
+        for masks in (first.masks, moved)
+    ]
+    assert torch.equal(*losses) is ignore_void
+
+
+def test_o9_an_image_without_labels_teaches_no_object_only() -> None:
+    maps = torch.full((2, 16, 16), IGNORE_INDEX, dtype=torch.uint8)
+    wanted = split_targets(maps, ignore_void=True)
+    assert [m.shape for m in wanted[0]] == [(0, 16, 16)] * 2
+    masks, classes = predictions()
+    classes = classes.clone().requires_grad_()
+    losses = Criterion(3, SingleProcess())(masks, classes, *wanted)
+    assert losses["loss_mask"] == losses["loss_dice"] == 0
+    losses["loss_cross_entropy"].backward()
+    assert (classes.grad[..., -1] < 0).all()
+    assert (classes.grad[..., :-1] > 0).all()
+
+
+def test_o9_the_number_of_targets_counts_real_ones_only() -> None:
+    maps = label_maps()
+    both = Criterion(3, SingleProcess())(*predictions(), *split_targets(maps, ignore_void=True))
+    maps[1] = IGNORE_INDEX
+    masks, classes = predictions()
+    wanted = split_targets(maps, ignore_void=True)
+    alone = Criterion(3, SingleProcess())(masks, classes, *wanted)
+    first = [part[:1] for part in wanted]
+    single = Criterion(3, SingleProcess())(masks[:1], classes[:1], *first)
+    torch.testing.assert_close(alone["loss_dice"], single["loss_dice"])
+    assert both["loss_dice"] != alone["loss_dice"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_e10_what_is_not_finite_is_an_error(value: float) -> None:
+    masks, classes = predictions()
+    masks[0, 5, 0, 0] = value
+    wanted = split_targets(label_maps(), ignore_void=True)
+    with pytest.raises(InputError, match="no longer finite"):
+        Criterion(3, SingleProcess())(masks, classes, *wanted)
+
+
+# --- the network -----------------------------------------------------------------------------------
+
+
+def test_the_last_layer_is_what_the_library_predicts() -> None:
+    network = proposer().network.eval()
+    ours, theirs = network(images())[-1], network.body(images())
+    torch.testing.assert_close(ours.masks, theirs.masks_queries_logits)
+    torch.testing.assert_close(ours.classes, theirs.class_queries_logits)
+    assert ours.masks.shape == (2, 6, 16, 16)
+    assert ours.classes.shape == (2, 6, len(SEEN) + 1)
+    masks, vectors = network.propose(images())
+    torch.testing.assert_close(masks, ours.masks)
+    assert vectors.shape == (2, 6, 6)
+
+
+def test_e1_every_layer_is_supervised_after_the_decoders_norm() -> None:
+    network = proposer().network.eval()
+    decoder = network.body.model.transformer_module.decoder
+    states: list[Tensor] = []
+    handles = [
+        layer.register_forward_hook(
+            lambda _, __, output: states.append(output if torch.is_tensor(output) else output[0])
+        )
+        for layer in decoder.layers
+    ]
+    layers = network(images())
+    for handle in handles:
+        handle.remove()
+    assert len(layers) == len(states) == SMALL.layers
+    for found, state in zip(layers, states, strict=True):
+        torch.testing.assert_close(found.classes, network.head(decoder.layernorm(state)))
+
+
+def test_the_total_is_the_librarys_weighted_sum_over_layers() -> None:
+    network = proposer().network.eval()
+    layers = network(images())
+    maps = torch.randint(0, 3, (2, 64, 64), generator=torch.Generator().manual_seed(0))
+    wanted = split_targets(maps.to(torch.uint8), ignore_void=False)
+    last, others = layers[-1], layers[:-1]
+    auxiliary = [
+        {"masks_queries_logits": p.masks, "class_queries_logits": p.classes} for p in others
+    ]
+    library = MaskFormerLoss(len(SEEN), Matcher(), WEIGHTS, 0.1)
+    theirs = library(last.masks, last.classes, *wanted, auxiliary)
+    total = sum(WEIGHTS[name.rsplit("_0")[0]] * loss for name, loss in theirs.items())
+    ours = Criterion(len(SEEN), SingleProcess()).total(layers, *wanted)["loss"]
+    torch.testing.assert_close(ours, total)
+
+
+def test_note_2_initialisation_is_the_originals() -> None:
+    torch.manual_seed(0)
+    network = MaskFormer(MaskFormerParams(layers=1), ENCODER, torch.randn(3, 512))
+    transformer = network.body.model.transformer_module
+    attention = [
+        p for n, p in transformer.decoder.named_parameters() if n.endswith("q_proj.weight")
+    ]
+    wide = [p for p in transformer.decoder.parameters() if sorted(p.shape) == [256, 2048]]
+    assert len(attention) == len(wide) == 2
+    for parameter in attention:
+        assert parameter.std().item() == pytest.approx(0.044, abs=0.001)
+    for parameter in wide:
+        assert parameter.std().item() == pytest.approx(0.030, abs=0.001)
+    assert transformer.queries_embedder.weight.std().item() == pytest.approx(1.0, abs=0.02)
+    linear = [m for m in network.body.mask_embedder.modules() if isinstance(m, nn.Linear)]
+    assert linear[0].weight.std().item() == pytest.approx(0.036, abs=0.001)
+    assert network.head.no_object.std().item() == pytest.approx(512**-0.5, rel=0.1)
+    dropouts = {m.p for m in transformer.modules() if isinstance(m, nn.Dropout)}
+    config = network.body.config.decoder_config
+    rates = (config.dropout, config.attention_dropout, config.activation_dropout)
+    assert dropouts <= {0.1}
+    assert rates == (0.1, 0.1, 0.1)
+
+
+def backbone(split: Split = tiny.SPLIT) -> Backbone:
+    torch.manual_seed(3)
+    return Backbone(build_network(tiny.deeplab(), 9, pretrained=False), tiny.deeplab(), split)
+
+
+def test_e2_the_encoder_has_the_backbones_weights_and_statistics() -> None:
+    trained = backbone()
+    for name, tensor in trained.network.encoder.state_dict().items():
+        if name.endswith(("running_mean", "running_var")):
+            tensor.uniform_(0.5, 2.0)
+    encoder, weights = starting_encoder(None, trained, tiny.SPLIT)
+    network = MaskFormer(SMALL, encoder, tiny.EMBEDDINGS).eval()
+    network.load_encoder(weights)
+    low, high = trained.network.encoder.eval()(images())
+    maps = network.encoder(images())
+    torch.testing.assert_close(maps[0], low)
+    torch.testing.assert_close(maps[-1], high)
+    network.train()
+    torch.testing.assert_close(network.encoder(images())[-1], high)
+
+
+def test_a_backbone_of_another_split_is_refused() -> None:
+    other = Split.from_ids("other", tiny.CLASSES, [0], ())
+    with pytest.raises(InputError, match="may have seen its unseen classes"):
+        starting_encoder(None, backbone(other), tiny.SPLIT)
+
+
+def test_weights_of_a_segmentation_network_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "maskformer.safetensors"
+    save_file({"model.transformer_module.queries_embedder.weight": torch.zeros(2)}, path)
+    params = ENCODER.model_copy(update={"weights": [str(path)]})
+    with pytest.raises(InputError, match=r"maskformer\.safetensors: holds 'model"):
+        starting_encoder(params, backbone(), tiny.SPLIT)
+
+
+@pytest.mark.parametrize("name", ["facebook/maskformer-resnet101-coco-stuff", "hf-hub:a/b"])
+def test_published_maskformers_are_no_encoders(name: str) -> None:
+    with pytest.raises(ValueError, match="is no timm name"):
+        ProposalEncoder(name=name)
+
+
+def test_an_encoder_without_residual_blocks_has_no_multi_grid() -> None:
+    encoder = ENCODER.model_copy(update={"multi_grid": (1, 2, 4)})
+    with pytest.raises(InputError, match="multi_grid"):
+        MaskFormer(SMALL, encoder, tiny.EMBEDDINGS)
+
+
+# --- published settings ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Params:
+    path = tmp_path_factory.mktemp("voc") / "params.yaml"
+    compose(path, "benchmark=voc12")
+    return load_params(path)
+
+
+def test_note_4_the_published_encoder_is_r101c(published: Params) -> None:
+    params = published.simbaseline.proposals
+    assert params.encoder is not None
+    network = MaskFormer(params.network, params.encoder, torch.zeros(15, 512)).encoder
+    stem = [m for m in network.conv1.modules() if isinstance(m, nn.Conv2d)]
+    assert [m.out_channels for m in stem] == [64, 64, 128]
+    assert [block.conv2.dilation[0] for block in network.layer4] == [1, 2, 4]
+    assert network.layer2[0].conv2.stride == (2, 2)
+    assert network.feature_info.reduction() == [4, 8, 16, 32]
+    assert not [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def test_section_2_3_settings_of_voc(published: Params) -> None:
+    section = published.simbaseline
+    training = section.proposals.training
+    assert training.augmentation.short_sides == list(range(320, 961, 64))
+    assert (training.augmentation.crop_size, training.augmentation.long_side) == (512, 2048)
+    assert (training.steps, training.batch_size, training.gradient_clip) == (20_000, 16, 0.01)
+    assert training.void_in_masks == "negative"
+    assert (section.test.short_sides, section.test.long_side) == ([512], 2048)
+    assert section.clean.weight == section.official.weight == 0.7
+    assert section.official.invalid_queries == "keep"
+
+
+def test_check_9_learning_rates(published: Params) -> None:
+    training = published.simbaseline.proposals.training
+    network = proposer().network
+    optimiser = build_optimiser(training.optimiser, parameter_groups(network, training))
+    encoder = set(map(id, network.encoder.parameters()))
+    for group in optimiser.param_groups:
+        slow = {id(p) in encoder for p in group["params"]}
+        assert len(slow) == 1
+        start, power = group["initial_lr"], group["power"]
+        expected = 1e-5 if True in slow else 1e-4
+        assert start == pytest.approx(expected)
+        half = poly_lr(start, 10_000, training.steps, power=power)
+        assert half == pytest.approx(0.5358867 * expected, rel=1e-6)
+    assert sum(len(g["params"]) for g in optimiser.param_groups) == len(list(network.parameters()))
+
+
+def test_norms_and_embeddings_do_not_decay_and_the_no_object_vector_does() -> None:
+    network = proposer().network
+    groups = parameter_groups(network, TRAINING)
+    decay = {id(p): g["weight_decay"] for g in groups for p in g["params"]}
+    assert decay[id(network.head.no_object)] == 1e-4
+    transformer = network.body.model.transformer_module
+    assert decay[id(transformer.queries_embedder.weight)] == 0
+    assert decay[id(transformer.decoder.layernorm.weight)] == 0
+    assert decay[id(network.head.layers[0].weight)] == 1e-4
+
+
+# --- views -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((500, 375), (683, 512)), ((100, 900), (228, 2048)), ((3, 3), (512, 512))],
+)
+def test_the_long_side_bounds_the_short_one(
+    size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert resized(size, 512, 2048) == expected
+
+
+def test_a_view_is_cropped_and_padded_with_grey_and_void() -> None:
+    params = ProposalAugmentation(
+        short_sides=[16, 48], long_side=64, crop_size=32, colour_jitter=True
+    )
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
+    labels = np.ones((20, 30), np.uint8)
+    views = [
+        training_view(image, labels, params, np.random.default_rng(seed)) for seed in range(12)
+    ]
+    assert {view[0].shape for view in views} == {(32, 32, 3)}
+    padded = [(picture, known) for picture, known in views if (known == IGNORE_INDEX).any()]
+    assert 0 < len(padded) < 12
+    for picture, known in padded:
+        assert (picture[known == IGNORE_INDEX] == 128).all()
+        assert (known[:16, :24] == 1).all()
+        assert (known[16:] == IGNORE_INDEX).all()
+
+
+def test_colour_jitter_moves_colours_and_nothing_else() -> None:
+    image = np.zeros((8, 8, 3), np.uint8)
+    image[:4] = (200, 120, 40)
+    found = [jittered(image, np.random.default_rng(seed)) for seed in range(100)]
+    for picture in found:
+        assert picture.dtype == np.uint8
+        assert (picture[:4] == picture[0, 0]).all()
+        assert (picture[4:] == picture[4, 0]).all()
+    assert len({picture[0, 0].tobytes() for picture in found}) > 20
+    assert any((picture == image).all() for picture in found)
+
+
+# --- training --------------------------------------------------------------------------------------
+
+
+def fitted(
+    world: World,
+    *,
+    curves: tiny.RecordedCurves | None = None,
+    folder: Path | None = None,
+    training: ProposalTraining = TRAINING,
+) -> Proposer:
+    found = proposer()
+    fit(
+        found,
+        world.images,
+        [tiny.SPLIT.seen_labels(label_map) for label_map in world.image_labels],
+        SEEN,
+        training,
+        seed=0,
+        compute=tiny.CPU,
+        runtime=SingleProcess(),
+        checkpoint=Checkpoint(folder, 0.0) if folder else None,
+        curves=curves,
+    )
+    return found
+
+
+SHORT = TRAINING.model_copy(update={"steps": 6})
+
+
+def test_it_learns_to_name_what_it_cuts_out(world: World) -> None:
+    curves = tiny.RecordedCurves()
+    fitted(world, curves=curves)
+    for name in ("loss", "cross_entropy"):
+        losses = curves.series(name)
+        assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5]), name
+
+
+def test_a_killed_training_ends_as_an_unbroken_one(world: World, tmp_path: Path) -> None:
+    fitted(world, training=SHORT).save(tmp_path / "whole")
+    with pytest.raises(tiny.KilledError):
+        fitted(
+            world,
+            training=SHORT,
+            folder=tmp_path / "run",
+            curves=tiny.RecordedCurves(dies_after=4),
+        )
+    fitted(world, training=SHORT, folder=tmp_path / "run").save(tmp_path / "resumed")
+    assert (tmp_path / "whole").read_bytes() == (tmp_path / "resumed").read_bytes()
+
+
+def test_fewer_images_than_a_batch_are_refused(world: World) -> None:
+    with pytest.raises(InputError, match="batch_size: 99 is more than the 8"):
+        fitted(world, training=TRAINING.model_copy(update={"batch_size": 99}))
+
+
+# --- extraction ------------------------------------------------------------------------------------
+
+
+def index_of(folder: Path, sizes: Sequence[tuple[int, int]]) -> ImageIndex:
+    maps = [np.zeros(size, np.uint8) for size in sizes]
+    paths = tiny.write_images(folder, maps)
+    entries = tuple(
+        ImageEntry(
+            id=f"image{position}",
+            role="val",
+            path=path.name,
+            width=size[1],
+            height=size[0],
+            xxh3=checksum(path.read_bytes()),
+        )
+        for position, (path, size) in enumerate(zip(paths, sizes, strict=True))
+    )
+    return ImageIndex(root=str(folder), images=entries)
+
+
+VIEWS = ViewParams(short_sides=[40], long_side=80)
+
+
+def extracted(folder: Path, test_images: TestImages, found: Proposer, batch_size: int) -> Path:
+    out = folder / f"by{batch_size}.h5"
+    extract(
+        found,
+        test_images,
+        out,
+        batch_size=batch_size,
+        runtime=SingleProcess(),
+        scratch=folder / f"scratch{batch_size}",
+    )
+    return out
+
+
+def test_proposals_are_those_of_the_padded_test_image(tmp_path: Path) -> None:
+    index = index_of(tmp_path / "images", [(40, 40), (40, 40), (20, 30)])
+    test_images = TestImages.of(index, index.ids("val"), VIEWS)
+    found = proposer()
+    proposals = Proposals.open(extracted(tmp_path, test_images, found, 2))
+    assert proposals.ids == index.ids("val")
+    assert proposals.split == tiny.SPLIT
+    one = proposals[2]
+    assert (one.view, one.padded) == ((40, 60), (64, 64))
+    assert one.logits.shape == (6, 16, 16)
+    assert one.soft_masks().shape == (6, 40, 60)
+    np.testing.assert_array_equal(proposals.no_object, found.network.head.no_object.detach())
+    alone = Proposals.open(extracted(tmp_path, test_images, found, 1))
+    torch.testing.assert_close(alone[0].logits, proposals[0].logits, atol=1e-2, rtol=1e-2)
+
+
+def test_o14_the_sigmoid_follows_the_upsampling(tmp_path: Path) -> None:
+    index = index_of(tmp_path / "images", [(40, 40)])
+    test_images = TestImages.of(index, index.ids("val"), VIEWS)
+    one = Proposals.open(extracted(tmp_path, test_images, proposer(), 1))[0]
+    large = nn.functional.interpolate(
+        one.logits[None], (64, 64), mode="bilinear", align_corners=False
+    )
+    torch.testing.assert_close(one.soft_masks(), large[0, :, :40, :40].sigmoid())
+
+
+def test_a_killed_extraction_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = index_of(tmp_path / "images", [(40, 40)] * 3)
+    test_images = TestImages.of(index, index.ids("val"), VIEWS)
+    found = proposer()
+    whole = extracted(tmp_path, test_images, found, 1).read_bytes()
+    monkeypatch.setattr("zslib.artifacts.proposals.SECONDS_BETWEEN_FLUSHES", -1.0)
+    seen: list[int] = []
+    propose = MaskFormer.propose
+
+    def dying(self: MaskFormer, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(len(pictures))
+        if len(seen) == 3:
+            raise tiny.KilledError
+        return propose(self, pictures)
+
+    (tmp_path / "again").mkdir()
+    monkeypatch.setattr(MaskFormer, "propose", dying)
+    with pytest.raises(tiny.KilledError):
+        extracted(tmp_path / "again", test_images, found, 1)
+    assert extracted(tmp_path / "again", test_images, found, 1).read_bytes() == whole
+    assert len(seen) == 4
+
+
+def test_a_saved_proposer_proposes_the_same(tmp_path: Path) -> None:
+    found = proposer()
+    found.save(tmp_path / "network.safetensors")
+    loaded = Proposer.load(tmp_path / "network.safetensors")
+    for ours, theirs in zip(
+        found.network.eval().propose(images()),
+        loaded.network.eval().propose(images()),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
+    assert (loaded.split, loaded.encoder, loaded.params) == (tiny.SPLIT, ENCODER, SMALL)
+
+
+def test_one_size_for_tests(tmp_path: Path) -> None:
+    index = index_of(tmp_path / "images", [(40, 40)])
+    with pytest.raises(InputError, match="give one"):
+        TestImages.of(index, index.ids("val"), ViewParams(short_sides=[40, 50], long_side=80))

@@ -1,0 +1,422 @@
+"""`zslib plan`: its arithmetic against artifacts that are really written, its survey, its refusal."""
+
+import runpy
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+
+import zslib.plan
+from tests import tiny
+from tools.compose_params import compose
+from zslib.artifacts.features import BANK, DENSE, DenseMaps
+from zslib.artifacts.maps import LABELS, PREDICTIONS, PSEUDO, write_pseudo_labels
+from zslib.artifacts.proposals import PROPOSALS, ProposalWriter
+from zslib.artifacts.schemas import Schema
+from zslib.artifacts.store import open_arrays
+from zslib.backbones.trained import Backbone, build_network
+from zslib.benchmark import Split
+from zslib.cli import main
+from zslib.datasets.index import ImageEntry, ImageIndex
+from zslib.errors import InputError
+from zslib.evaluation import Entry, Evaluation, save
+from zslib.features import Photographs, extract, plan_bank, plan_dense
+from zslib.grids import feature_grid
+from zslib.methods.cagnet.maps import BankPlan, write_gated
+from zslib.methods.cagnet.networks import ContextualModule
+from zslib.metrics import CONFUSION, marginals
+from zslib.params import (
+    CagnetNetworks,
+    EvaluateParams,
+    FeatureParams,
+    Params,
+    ViewParams,
+    load_params,
+)
+from zslib.plan import (
+    Forecast,
+    Pace,
+    Stage,
+    Survey,
+    forecast,
+    measure,
+    read_stages,
+    refuse_what_does_not_fit,
+    sizes,
+    table,
+)
+from zslib.plan.graph import State, split_of
+from zslib.plan.pace import training_memory
+from zslib.plan.rules import RULES, Facts
+from zslib.training import SingleProcess
+
+PROJECT = Path(__file__).resolve().parents[2]
+SIZES = [(40, 30), (30, 40), (37, 29)]
+"""(width, height)"""
+DIMENSION, SHORT_SIDE, STRIDE = 6, 24, 4
+MIB, GIB = 2**20, 2**30
+PACE = Pace("cpu", 1e-6, 1e-7, 1e-3, 5 * GIB, 3 * MIB)
+
+
+def payload(path: Path, schema: Schema) -> int:
+    """Bytes of the arrays of an artifact."""
+    return sum(array.nbytes for array in open_arrays(path, schema=schema)[0].values())
+
+
+def maps_of_sizes(classes: int = 3) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, classes, (height, width)).astype(np.uint8) for width, height in SIZES]
+
+
+@pytest.fixture(scope="module")
+def voc12(tmp_path_factory: pytest.TempPathFactory) -> Params:
+    path = tmp_path_factory.mktemp("voc12") / "params.yaml"
+    compose(path, "benchmark=voc12")
+    return load_params(path)
+
+
+# --- arithmetic ----------------------------------------------------------------------------------
+
+
+def test_bank_and_dense_maps_are_as_large_as_extraction_writes_them(tmp_path: Path) -> None:
+    maps = maps_of_sizes()
+    images = tiny.write_images(tmp_path / "images", maps)
+    photographs = Photographs.of(images, SIZES, short_side=SHORT_SIDE, stride=STRIDE)
+    params = FeatureParams(short_side=SHORT_SIDE, rows_per_class=5)
+    ids = tiny.image_ids(len(SIZES))
+    described = {"labels": tiny.SPLIT.describe(), "ids": list(ids)}
+    bank = plan_bank(photographs, maps, params, seed=0, meta=described)
+
+    def features_of(batch: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(batch), DIMENSION, *feature_grid(tuple(batch.shape[-2:]), STRIDE))
+
+    files = {tmp_path / "bank.h5": bank, tmp_path / "maps.h5": plan_dense(photographs, ids)}
+    extract(
+        features_of, photographs, files, dimension=DIMENSION, batch_size=2,
+        runtime=SingleProcess(), scratch=tmp_path / "scratch",
+    )  # fmt: skip
+    rows = sum(bank.counts)
+    assert rows == len(SIZES) * 3 * 5  # every map shows its three classes in plenty
+    assert payload(tmp_path / "bank.h5", BANK) == sizes.pixel_bank(rows, DIMENSION, len(SIZES))
+    dense = sizes.dense_maps(SIZES, short_side=SHORT_SIDE, stride=STRIDE, dimension=DIMENSION)
+    assert payload(tmp_path / "maps.h5", DENSE) == dense
+
+
+def test_label_maps_and_pseudo_labels_are_as_large_as_written(tmp_path: Path) -> None:
+    maps, ids = maps_of_sizes(), tiny.image_ids(len(SIZES))
+    tiny.write_labels(tmp_path / "labels.h5", maps)
+    assert payload(tmp_path / "labels.h5", LABELS) == sizes.label_maps(SIZES)
+    shapes, pairs = [m.shape for m in maps], [(m, m) for m in maps]
+    write_pseudo_labels(tmp_path / "pseudo.h5", ids, shapes, pairs, meta={})
+    assert payload(tmp_path / "pseudo.h5", PSEUDO) == sizes.pseudo_labels(SIZES)
+
+
+def test_an_evaluation_is_as_large_as_written(tmp_path: Path) -> None:
+    maps, classes = maps_of_sizes(9), len(tiny.CLASSES)
+    matrix = np.ones((classes, classes), np.int64)
+    evaluation = Evaluation(
+        tiny.SPLIT, matrix, matrix, np.stack([marginals(matrix)] * len(maps)),
+        tiny.image_ids(len(maps)), maps, {},
+    )  # fmt: skip
+    entry = Entry(split="tiny", method="spnet", protocol="clean", setting="inductive", seed=0)
+    folder = tmp_path / "evaluation"
+    params = EvaluateParams(bootstrap=10)
+    save(evaluation, entry, params, folder=folder, scores=tmp_path / "scores.json")
+    written = payload(folder / "confusion.h5", CONFUSION)
+    written += payload(folder / "predictions.h5", PREDICTIONS)
+    assert written == sizes.evaluation(SIZES, classes)
+
+
+def test_gated_maps_and_their_bank_are_as_large_as_written(tmp_path: Path) -> None:
+    grids = tiny.label_maps(4, tiny.SPLIT.seen, seed=0)
+    maps = DenseMaps.open(tiny.write_maps(tmp_path / "maps.h5", grids))
+    networks = CagnetNetworks(
+        context_channels=4, generator_hidden=[8], generator_dropout=[0.0], shared_hidden=8
+    )
+    context = ContextualModule(tiny.DIMENSION, networks)
+    plan = BankPlan.of(grids, tiny.SPLIT, rows_per_image=7, seed=0)
+    bank = (tmp_path / "bank.h5", plan)
+    write_gated(tmp_path / "gated.h5", context, maps, SingleProcess(), bank=bank)
+    written = payload(tmp_path / "gated.h5", DENSE) + payload(tmp_path / "bank.h5", BANK)
+    before = payload(tmp_path / "maps.h5", DENSE)
+    expected = sizes.gated_maps([before], bank_rows=4 * 7, images=4, dimension=tiny.DIMENSION)
+    assert written == expected
+
+
+def test_proposals_are_as_large_as_written(tmp_path: Path) -> None:
+    views = ViewParams(short_sides=[40], long_side=50)
+    resized_views = [(38, 50), (50, 38), (39, 50)]  # the long side lets none be 40 high
+    padded, queries, dimension = [(64, 64)] * 3, 5, 7
+    writer = ProposalWriter(
+        tmp_path / "val.h5", resized_views, padded,
+        queries=queries, no_object=torch.zeros(dimension), scratch=tmp_path / "scratch",
+    )  # fmt: skip
+    for _ in SIZES:
+        writer.add(torch.zeros(queries, 16, 16), torch.zeros(queries, dimension))
+    writer.publish(tiny.image_ids(len(SIZES)), meta=tiny.SPLIT.describe())
+    expected = sizes.proposals(SIZES, views, queries=queries, dimension=dimension)
+    assert payload(tmp_path / "val.h5", PROPOSALS) == expected
+
+
+def test_simbaseline_section_11_mask_logits_of_a_640x853_image() -> None:
+    views = ViewParams(short_sides=[640], long_side=2560)
+    logits = sizes.proposals([(853, 640)], views, queries=100, dimension=0)
+    assert logits / MIB == pytest.approx(6.6, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("short_side", "mebibytes"),
+    [(312, 3.96), (375, 5.74), (513, 10.77)],
+)
+def test_zs3net_section_10_sizes_of_a_500x375_photograph(short_side: int, mebibytes: float) -> None:
+    size = sizes.dense_maps([(500, 375)], short_side=short_side, stride=4, dimension=256)
+    assert size / MIB == pytest.approx(mebibytes, abs=0.006)
+
+
+def test_zs3net_section_10_the_bank_of_all_of_voc_is_under_four_gibibytes(voc12: Params) -> None:
+    survey = Survey.of(voc12, Path("nowhere"))
+    facts = Facts(voc12, survey, PACE)
+    rows = facts.bank_rows(survey.train, 256)
+    assert rows * 256 * 2 <= 3.2 * GIB  # the features alone
+    assert voc12.features.rows_per_class <= 256
+    assert sizes.pixel_bank(rows, 256, len(survey.train)) < 4 * GIB
+
+
+# --- survey --------------------------------------------------------------------------------------
+
+
+def test_without_an_index_the_published_counts_stand_in(voc12: Params) -> None:
+    survey = Survey.of(voc12, Path("nowhere"))
+    assert (len(survey.train), len(survey.val)) == (10_582, 1_449)
+    assert [len(survey.kept(s)) for s in ("u2", "u10")] == [9_836, 5_408]  # zs3net §1.5
+    assert len(survey.unlabelled("u4")) == 1_820
+    assert not survey.is_counted
+
+
+def test_nothing_published_tells_of_the_world() -> None:
+    params = load_params(PROJECT / "params.yaml")
+    with pytest.raises(InputError, match=r"world/index: missing.*dvc repro index"):
+        Survey.of(params, Path("nowhere"))
+
+
+def test_the_counts_of_the_benchmark_itself_go_before_those_of_voc(voc12: Params) -> None:
+    dataset = voc12.dataset.model_copy(update={"published": {"train": 7, "val": 5}})
+    survey = Survey.of(voc12.model_copy(update={"dataset": dataset, "splits": ["x"]}), Path("no"))
+    assert (len(survey.train), len(survey.val)) == (7, 5)
+    other = voc12.dataset.model_copy(update={"layout": "cocostuff", "published": {"val": 5}})
+    with pytest.raises(InputError, match="index: missing"):
+        Survey.of(voc12.model_copy(update={"dataset": other}), Path("no"))
+
+
+def write_index(artifacts: Path, split: Split = tiny.SPLIT) -> None:
+    """Three training images of which the split leaves two, and one validation image."""
+    entries = tuple(
+        ImageEntry(id=f"i{i}", role=role, path="x", width=w, height=h, xxh3="0")
+        for i, (role, (w, h)) in enumerate([*(("train", s) for s in SIZES), ("val", (10, 20))])
+    )
+    ImageIndex(root="data", images=entries).save(artifacts / "index" / "images.json")
+    tiny.write_labels(artifacts / "u4" / "seen_labels.h5", maps_of_sizes()[:2], split=split)
+
+
+def test_an_index_and_seen_labels_are_counted(tmp_path: Path) -> None:
+    write_index(tmp_path)
+    survey = Survey.of(load_params(PROJECT / "params.yaml"), tmp_path)
+    assert survey.is_counted
+    assert (survey.train, survey.val) == (SIZES, [(10, 20)])
+    assert survey.kept("u4") == SIZES[:2]
+    assert survey.unlabelled("u4") == SIZES[2:]
+    assert survey.kept("another") == survey.unlabelled("another") == SIZES
+    assert survey.classes_per_image == 3.0
+
+
+# --- pace ----------------------------------------------------------------------------------------
+
+
+def test_memory_grows_by_the_same_bytes_with_every_image() -> None:
+    few, more, most = (
+        training_memory(tiny.backbone(epochs=1).model_copy(update={"batch_size": size}), 9)
+        for size in (2, 4, 6)
+    )
+    assert most - more == more - few > 0
+    network = build_network(tiny.deeplab(), 9, pretrained=False)
+    parameters = sum(p.nbytes for p in network.parameters())
+    assert few - (more - few) >= 3 * parameters  # weights, gradients, momentum
+
+
+def test_the_measurement_is_of_the_network_in_force(tmp_path: Path) -> None:
+    known = load_params(PROJECT / "params.yaml")
+    backbone = tiny.backbone(epochs=1)
+    params = known.model_copy(update={"backbone": backbone, "compute": tiny.CPU})
+    pace = measure(params)
+    assert pace.device == "cpu"
+    assert min(pace.training, pace.forward, pace.generator) > 0
+    classes = known.benchmark.classes
+    network = build_network(backbone.model, len(classes), pretrained=False)
+    split = Split.named("u", classes, unseen=[], void=[])
+    Backbone(network, backbone.model, split).save(tmp_path / "network.safetensors")
+    header = (tmp_path / "network.safetensors").stat().st_size - pace.network_bytes
+    assert 0 < header < 64 * 1024
+
+
+# --- the graph -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A DVC project of two stages, one after the other."""
+    from dvc.repo import Repo
+
+    monkeypatch.chdir(tmp_path)
+    Repo.init(str(tmp_path), no_scm=True).close()
+    stages = {
+        "first": {"cmd": "cp input a", "deps": ["input"], "outs": ["a"]},
+        "second": {"cmd": "cp a b", "deps": ["a"], "outs": ["b"]},
+    }
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    (tmp_path / "input").write_text("1")
+    return tmp_path
+
+
+def states(project: Path) -> list[State]:
+    return [stage.state for stage in read_stages(project)]
+
+
+def test_stages_are_up_to_date_cached_or_to_run(shell: Path) -> None:
+    from dvc.repo import Repo
+
+    assert [stage.name for stage in read_stages(shell)] == ["first", "second"]
+    assert states(shell) == ["to run", "to run"]
+    Repo(str(shell)).reproduce()
+    assert states(shell) == ["up to date", "up to date"]
+    (shell / "input").write_text("2")
+    assert states(shell) == ["to run", "to run"]
+    Repo(str(shell)).reproduce()
+    (shell / "input").write_text("1")
+    assert states(shell) == ["cached", "to run"]
+    assert (shell / "a").read_text() == "2"  # looking changed nothing
+
+
+def test_a_folder_without_dvc_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="DVC cannot read its stages"):
+        read_stages(tmp_path)
+
+
+def test_a_stage_knows_its_module_its_options_and_its_split() -> None:
+    stage = Stage("maps@u4", "exec python -m stages.maps --out a/u4/m.h5", ("a/u4/m.h5",), "to run")
+    assert (stage.module, stage.option("--out"), stage.option("--x")) == ("maps", "a/u4/m.h5", None)
+    assert split_of(stage, ["u2", "u4"]) == "u4"
+
+
+def test_nothing_needs_dvc_before_the_graph_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dvc", None)
+    monkeypatch.setitem(sys.modules, "dvc_data", None)
+    assert "read_stages" in runpy.run_path(str(PROJECT / "zslib/plan/graph.py"))
+
+
+# --- the forecast --------------------------------------------------------------------------------
+
+
+def stage_of(module: str, out: str, *options: str, state: State = "to run") -> Stage:
+    words = " ".join(options)
+    return Stage(module, f"exec python -m stages.{module} {words} --out {out}", (out,), state)
+
+
+def costs(stages: list[Stage], params: Params, timings: Path = Path("none")) -> list[Forecast]:
+    return forecast(stages, params, Survey.of(params, Path("nowhere")), PACE, timings)
+
+
+def test_seconds_and_bytes_of_a_voc_run(voc12: Params) -> None:
+    folder = "artifacts/voc12/u4"
+    backbone, features, val, unlabelled, generator = costs(
+        [
+            stage_of("backbone", f"{folder}/backbone"),
+            stage_of("train_features", f"{folder}/features/train"),
+            stage_of("maps", f"{folder}/features/val_maps.h5"),
+            stage_of("maps", f"{folder}/u.h5", "--unlabelled", "seen_labels.h5"),
+            stage_of("zs3net_generator", f"{folder}/zs3net/generator.safetensors"),
+        ],
+        voc12,
+    )
+    images = voc12.backbone.epochs * (8_762 // 16) * 16  # zs3net §1.5, §2
+    assert backbone.cost.seconds == pytest.approx(images * 312**2 * 1e-6)
+    assert (backbone.cost.memory, backbone.cost.disk) == (5 * GIB, 3 * MIB)
+    cells = 78 * 104  # zs3net §10
+    assert val.cost.disk == 1_449 * (cells * 512 + 8)
+    assert val.cost.seconds == pytest.approx(1_449 * 312 * 416 * 1e-7)
+    assert unlabelled.cost.disk == 1_820 * (cells * 512 + 8)
+    bank = round(8_762 * 2.47 * 128) * 517 + 8 * 8_763
+    assert features.cost.disk == bank + 1_000 * (cells * 512 + 8)  # features.train_maps
+    assert generator.cost.seconds == pytest.approx(3 * 100_000 * 1e-3)  # and two draws
+
+
+def test_seconds_of_what_learns_end_to_end(voc12: Params) -> None:
+    names = ("zs5net", "joem", "spnet_end_to_end", "cagnet_end_to_end", "zs3net_official")
+    stages = [stage_of(name, f"artifacts/voc12/u4/{name}") for name in names]
+    found = [f.cost.seconds for f in costs(stages, voc12)]
+    scales = 1 + 0.25 + 0.5625  # spnet §2, cagnet §2
+    assert found == pytest.approx(
+        [
+            200 * 8_752 * 312**2 * 1e-6,  # zs3net §2
+            2 * 50 * 8_762 * 312**2 * 1e-6,  # joem §3.4; twice, to choose sigma
+            2 * 20_000 * 10 * 321**2 * scales * 1e-6,  # spnet §5; twice, to choose gamma
+            40_000 * 8 * 369**2 * scales * 1e-6,  # cagnet §5
+            30 * 10_582 * 312**2 * 1e-7,  # zs3net §4.6: the backbone looks, and does not learn
+        ]
+    )
+
+
+@pytest.mark.parametrize("module", RULES)
+def test_every_rule_is_of_a_stage_and_tells_something(module: str, voc12: Params) -> None:
+    assert (PROJECT / "stages" / f"{module}.py").exists()
+    (found,) = costs([stage_of(module, f"artifacts/voc12/u4/{module}")], voc12)
+    assert (found.cost.disk or 0) + (found.cost.seconds or 0) > 0
+
+
+def test_what_no_rule_tells_took_as_long_as_last_time(tmp_path: Path, voc12: Params) -> None:
+    timings = tmp_path / "timings.jsonl"
+    timings.write_text('{"out": "artifacts/voc12/u4/spnet", "seconds": 12.5}\n')
+    stages = [stage_of(m, f"artifacts/voc12/u4/{m}") for m in ("spnet", "sazs")]
+    known, unknown = costs(stages, voc12, timings)
+    assert (known.cost.seconds, unknown.cost.seconds) == (12.5, None)
+    assert "1 that nobody can tell" in list(table([known, unknown]))[-1]
+
+
+def test_only_what_runs_counts_and_what_does_not_fit_is_refused_with_the_numbers(
+    voc12: Params,
+) -> None:
+    out = "artifacts/voc12/u4/features/val_maps.h5"
+    runs, done = costs([stage_of("maps", out), stage_of("maps", out, state="cached")], voc12)
+    need = runs.cost.disk
+    assert need is not None
+    refuse_what_does_not_fit([runs, done], need)
+    with pytest.raises(
+        InputError, match=r"need 5\.6 GiB of disk, 1\.0 GiB are free \(most: maps 5\.6"
+    ):
+        refuse_what_does_not_fit([runs, done], GIB)
+    last = list(table([runs, done]))[-1]
+    assert last.startswith("to run: 1 of 2 stages")
+    assert last.endswith("5.6 GiB of disk")
+
+
+@pytest.mark.parametrize(("free", "code"), [(10 * GIB, 0), (1, 2)])
+def test_the_command_ends_with_2_where_the_disk_does_not_hold_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, code: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    params = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    params["backbone"]["model"] = tiny.deeplab().model_dump(mode="json")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    write_index(tmp_path / "artifacts" / "world")
+    stages = [stage_of("backbone", "artifacts/world/u4/backbone")]
+    monkeypatch.setattr(zslib.plan, "read_stages", lambda project: stages)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+    result = CliRunner().invoke(main, ["plan"])
+    assert result.exit_code == code, result.output
+    assert "world: 3 training and 1 validation images (the index)" in result.stdout
+    assert "to run: 1 of 1 stages" in result.stdout
+    assert ("error: artifacts: the stages to run need" in result.stderr) == bool(code)

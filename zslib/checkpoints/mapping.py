@@ -1,0 +1,115 @@
+"""From the names of a released file to those of our networks; every tensor has to be accounted for.
+
+Where a spec records names, tensors are found by name. Where it does not, they are paired in the order
+in which layers were defined, and every pair must agree in shape: a file whose layers come in another
+order, or that has one more or one less, is refused with the list of what does not fit.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from zslib.checkpoints.files import Checkpoint
+from zslib.errors import InputError
+
+_LISTED = 12
+"""Tensors named in a refusal."""
+
+
+def without_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return all but batch norm's counts of batches: old files lack them, and nothing reads them."""
+    return {name: tensor for name, tensor in tensors.items() if not is_counter(name)}
+
+
+def is_counter(name: str) -> bool:
+    """Whether a tensor is a batch norm's count of batches."""
+    return name.endswith("num_batches_tracked")
+
+
+def by_name(
+    found: Checkpoint, wanted: Mapping[str, Tensor], *, left_out: Sequence[str] = ()
+) -> dict[str, Tensor]:
+    """Return the wanted tensors by their names, which the file has too.
+
+    Raises:
+        InputError: one is missing, has another shape, or is neither wanted nor in `left_out`.
+    """
+    given, needed = without_counters(found.tensors), without_counters(wanted)
+    faults = [f"'{name}' is missing" for name in needed if name not in given]
+    faults += [
+        f"'{name}' is {_shape(given[name])}, not {_shape(tensor)}"
+        for name, tensor in needed.items()
+        if name in given and given[name].shape != tensor.shape
+    ]
+    faults += [f"'{name}' is not known" for name in given if name not in {*needed, *left_out}]
+    _refuse(found, faults)
+    return _checked(found, {name: given[name] for name in needed})
+
+
+def in_order(found: Checkpoint, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the wanted tensors by their place: the first of the file is the first wanted, and so on.
+
+    Raises:
+        InputError: the file has more or fewer, or a pair differs in shape.
+    """
+    given, needed = list(without_counters(found.tensors).items()), without_counters(wanted)
+    pairs = list(zip(needed.items(), given, strict=False))
+    faults = [
+        f"'{name}' is {_shape(tensor)} where {ours} wants {_shape(like)}"
+        for (ours, like), (name, tensor) in pairs
+        if tensor.shape != like.shape
+    ]
+    faults += [f"nothing is left for {ours}" for ours in list(needed)[len(pairs) :]]
+    faults += [f"'{name}' {_shape(tensor)} is left over" for name, tensor in given[len(pairs) :]]
+    _refuse(found, faults)
+    return _checked(found, {ours: tensor for (ours, _), (_, tensor) in pairs})
+
+
+def apart(found: Checkpoint, names: Sequence[str]) -> tuple[Checkpoint, Checkpoint]:
+    """Return the tensors of a part with known names, below whatever prefix it has, and the others.
+
+    Raises:
+        InputError: no prefix leads to all of the names.
+    """
+    needed = [name for name in names if not is_counter(name)]
+    prefixes = [n.removesuffix(needed[-1]) for n in found.tensors if n.endswith(needed[-1])]
+    best = min(prefixes, key=lambda p: sum(p + n not in found.tensors for n in needed), default="")
+    _refuse(found, [f"'{best}{n}' is missing" for n in needed if best + n not in found.tensors])
+    inside = {best + name for name in names}
+    part = {n.removeprefix(best): t for n, t in found.tensors.items() if n in inside}
+    rest = {n: t for n, t in found.tensors.items() if n not in inside}
+    return Checkpoint(found.path, part), Checkpoint(found.path, rest)
+
+
+def fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy tensors into a network; only counters of batches may keep what they were."""
+    missing, unexpected = network.load_state_dict(dict(tensors), strict=False)
+    assert not unexpected
+    assert all(is_counter(name) for name in missing), missing
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a number"
+
+
+def _checked(found: Checkpoint, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Refuse numbers that no training leaves behind: order and shapes may agree by chance."""
+    faults = [f"{n} is not finite" for n, t in tensors.items() if not torch.isfinite(t).all()]
+    faults += [
+        f"{name} would be negative"
+        for name, tensor in tensors.items()
+        if name.endswith("running_var") and (tensor < 0).any()
+    ]
+    _refuse(found, faults)
+    return tensors
+
+
+def _refuse(found: Checkpoint, faults: Sequence[str]) -> None:
+    if faults:
+        listed = "; ".join(faults[:_LISTED])
+        more = f"; and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
+        raise InputError(
+            f"{found.path}: {len(faults)} tensor(s) unaccounted for: {listed}{more}; "
+            "is this the file, and params.yaml:backbone.model its network?"
+        )

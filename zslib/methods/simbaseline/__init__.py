@@ -1,0 +1,5 @@
+"""SimBaseline: mask proposals, named by their queries and by a vision-language model (simbaseline.md).
+
+Read `network`, `criterion`, `views` and `fit` for the proposals, `extraction` for what is kept of
+them, `fusion` and `segmenters` for how they become a label map, `self_training` for the second round.
+"""

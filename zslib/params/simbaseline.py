@@ -1,0 +1,131 @@
+"""SimBaseline: mask proposals by MaskFormer, classified by their queries and by a vision-language model."""
+
+import re
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from zslib.params.backbone import EncoderParams
+from zslib.params.section import Section
+from zslib.params.training import OptimiserParams
+from zslib.params.vision_language import TemplateSet
+
+
+class ProposalEncoder(EncoderParams):
+    """A timm encoder of images by its plain name: no weights that saw labelled pixels (simbaseline §10.6)."""
+
+    output_stride: Literal[8, 16, 32] = 32
+    multi_grid: tuple[int, int, int] | None = (1, 2, 4)
+    """Dilation multipliers of the last residual stage."""
+
+    @model_validator(mode="after")
+    def _only_an_image_encoder(self) -> "ProposalEncoder":
+        if not re.fullmatch(r"[\w.]+", self.name):
+            raise ValueError(
+                f"name: '{self.name}' is no timm name; published MaskFormers, say, saw unseen classes"
+            )
+        if self.args:
+            raise ValueError("args: transformers passes none on to timm; leave it empty")
+        return self
+
+
+class MaskFormerParams(Section):
+    """MaskFormer with a class head that is aligned with text (simbaseline §2.1)."""
+
+    queries: int = Field(100, ge=1)
+    channels: int = Field(256, ge=32, multiple_of=32)
+    """Of the pixel decoder, the mask features and the transformer."""
+    layers: int = Field(6, ge=1)
+    """Of the transformer's decoder; each is supervised."""
+    heads: int = Field(8, ge=1)
+    feedforward: int = Field(2048, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    class_hidden: int = Field(1024, ge=1)
+    """Of the class head's two layers."""
+
+
+class ViewParams(Section):
+    """Resizing by the short side, where the long side lets it (simbaseline §2.3)."""
+
+    short_sides: list[int] = Field(min_length=1)
+    """One of these, drawn anew for each training view."""
+    long_side: int = Field(ge=8)
+
+
+class ProposalAugmentation(ViewParams):
+    """Training views: resized, cropped, with colour jitter, flipped, padded (simbaseline §2.3)."""
+
+    crop_size: int = Field(ge=32, multiple_of=32)
+    colour_jitter: bool = True
+
+
+class ProposalTraining(Section):
+    """How a MaskFormer learns (simbaseline §2.2, §2.3)."""
+
+    augmentation: ProposalAugmentation
+    void_in_masks: Literal["ignored", "negative"] = "ignored"
+    """Void pixels are left out of the mask losses, or lie outside of every mask as published."""
+    loss_resolution: Literal["image", "grid"] = "image"
+    """Mask losses on logits resized to the image, or on their own grid (cheaper)."""
+    optimiser: OptimiserParams
+    encoder_lr_factor: float = Field(0.1, gt=0)
+    gradient_clip: float = Field(0.01, gt=0)
+    """Largest L2 norm of the whole gradient."""
+    steps: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+
+
+class ProposalParams(Section):
+    """The proposal network and its training on seen labels."""
+
+    encoder: ProposalEncoder | None = None
+    """None: that of the split's seen-only backbone, weights and all."""
+    network: MaskFormerParams
+    training: ProposalTraining
+
+
+class FusionParams(Section):
+    """How both classifiers decide together (simbaseline §5)."""
+
+    weight: float = Field(0.8, ge=0, le=1)
+    """Of the queries' probabilities for seen classes, and of the regions' for unseen ones."""
+    invalid_queries: Literal["drop", "keep"] = "drop"
+    """Queries whose mask is empty have no region: they do not vote, or vote as released."""
+
+
+class ProposalPseudoLabels(Section):
+    """Which void pixels of training images get an unseen class (simbaseline §7)."""
+
+    rule: Literal["quantile", "released"] = "quantile"
+    quantile: float = Field(0.5, ge=0, lt=1)
+    """Of the pixels given to a class, the share that scores lowest stays void."""
+    threshold: float = Field(0.0, ge=0, le=1)
+    """Of the released rule: on the softmax of scores."""
+
+
+class ProposalSelfTraining(Section):
+    """The second training, on all classes, continues the first (simbaseline §7)."""
+
+    splits: list[str]
+    labels: ProposalPseudoLabels
+    training: ProposalTraining
+
+
+class SimbaselineParams(Section):
+    """SimBaseline."""
+
+    query_prompts: TemplateSet
+    """In which the class names stand that the queries learn, and are told by."""
+    region_prompts: TemplateSet | Literal["learned"]
+    """In which they stand for the regions."""
+    proposals: ProposalParams
+    test: ViewParams
+    """Views that proposals are made of; of `short_sides` there is one."""
+    batch_size: int = Field(8, ge=1)
+    clean: FusionParams
+    official: FusionParams
+    """As released."""
+    splits: list[str]
+    ablation_splits: list[str]
+    """Splits that each half is scored on as well, and masks named by the truth."""
+    self_training: ProposalSelfTraining

@@ -1,0 +1,108 @@
+"""How many images a benchmark has, how large they are, and how many classes each shows.
+
+From the artifacts `index` and `seen_labels` where they are there, else from the published counts.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from zslib.errors import InputError
+from zslib.params import Params
+from zslib.params.benchmark import Role
+
+PHOTOGRAPH = (500, 375)
+"""(width, height) of a usual photograph of Pascal VOC; those of COCO have its proportions."""
+
+CLASSES_PER_IMAGE = 2.47
+"""Of Pascal VOC's augmented list (zs3net §10)."""
+
+VOC: dict[Role, int] = {"train": 10_582, "val": 1_449}
+"""Images of Pascal VOC (spnet §1.1); the list `sbd` has some fewer (zs3net §1.4)."""
+
+DROPPED = {"u2": 746, "u4": 1_820, "u6": 3_248, "u8": 4_296, "u10": 5_174}
+"""Training images with unseen classes, of VOC's 10,582 (zs3net §1.5)."""
+
+_LOOKED_AT = 200
+"""Label maps of which classes are counted."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The images of a benchmark, as far as sizes of artifacts depend on them."""
+
+    train: Sequence[tuple[int, int]]
+    """(width, height) of each training image."""
+    val: Sequence[tuple[int, int]]
+    classes_per_image: float
+    labelled: Mapping[str, int] = field(default_factory=dict)
+    """How many training images each split leaves; a split that is missing is taken to leave all."""
+    is_counted: bool = True
+    """Whether this is of the dataset at hand, not of published counts."""
+
+    def kept(self, split: str) -> Sequence[tuple[int, int]]:
+        """Return the sizes of a split's labelled images (of so many of all, as they come)."""
+        return self.train[: self.labelled.get(split, len(self.train))]
+
+    def unlabelled(self, split: str) -> Sequence[tuple[int, int]]:
+        """Return the sizes of those that a split leaves out; all where it leaves out none."""
+        return self.train[len(self.kept(split)) :] or self.train
+
+    @classmethod
+    def of(cls, params: Params, artifacts: Path) -> "Survey":
+        """Survey the benchmark in force.
+
+        Raises:
+            InputError: there is no index, and no published count either.
+        """
+        index = artifacts / "index" / "images.json"
+        return cls._counted(params, artifacts, index) if index.exists() else cls._published(params)
+
+    @classmethod
+    def _counted(cls, params: Params, artifacts: Path, index: Path) -> "Survey":
+        from zslib.datasets.index import ImageIndex
+
+        images = ImageIndex.load(index).images
+        sizes = {r: [(i.width, i.height) for i in images if i.role == r] for r in ("train", "val")}
+        files = {split: artifacts / split / "seen_labels.h5" for split in params.splits}
+        labelled = {s: _count(path) for s, path in files.items() if path.exists()}
+        shown = [_classes(path) for path in files.values() if path.exists()]
+        per_image = float(np.mean(shown)) if shown else CLASSES_PER_IMAGE
+        return cls(sizes["train"], sizes["val"], per_image, labelled)
+
+    @classmethod
+    def _published(cls, params: Params) -> "Survey":
+        name, dataset = params.benchmark.name, params.dataset
+        counts: dict[Role, int] = {}
+        if dataset.layout == "voc12" and name != "world":
+            counts.update(VOC)
+        counts.update(dataset.published or {})
+        if counts.keys() != VOC.keys():
+            raise InputError(
+                f"artifacts/{name}/index: missing, and nothing published tells how many images there "
+                "are; run `dvc repro index` first"
+            )
+        sizes = [PHOTOGRAPH] * counts["train"], [PHOTOGRAPH] * counts["val"]
+        left = {s: VOC["train"] - DROPPED[s] for s in params.splits if s in DROPPED}
+        labelled = left if name == "voc12" and params.benchmark.unseen_images == "drop" else {}
+        return cls(*sizes, CLASSES_PER_IMAGE, labelled, is_counted=False)
+
+
+def _count(path: Path) -> int:
+    from zslib.artifacts.store import map_array
+
+    return len(map_array(path, "sizes"))
+
+
+def _classes(path: Path) -> float:
+    """Return how many labels a map shows on average, of the first ones."""
+    from zslib.artifacts.store import map_array
+    from zslib.benchmark import IGNORE_INDEX
+
+    areas = map_array(path, "sizes")[:_LOOKED_AT].astype(np.int64).prod(axis=1)
+    stops = np.cumsum(areas)
+    flat = map_array(path, "pixels")[: int(stops[-1]) if len(stops) else 0]
+    maps = np.split(flat, stops[:-1])
+    return float(np.mean([len(np.setdiff1d(m, [IGNORE_INDEX])) for m in maps]))
