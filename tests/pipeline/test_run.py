@@ -33,6 +33,7 @@ METHODS = {
     ("joem", "clean"),
     ("joem-frozen", "clean"),
     ("joem-frozen-head", "clean"),
+    ("sazs", "clean"),
     ("simbaseline", "clean"),
     ("simbaseline", "official"),
     ("simbaseline+st", "clean"),
@@ -40,6 +41,7 @@ METHODS = {
     ("simbaseline-regions", "clean"),
     ("simbaseline-oracle", "official"),
     ("supervised", "clean"),
+    *((f"{m}+eig", "clean") for m in ("spnet-c", "zs3net", "zs3net-gc", "cagnet", "joem-frozen")),
 }
 TINY = (
     "world.train_images=60",
@@ -78,6 +80,9 @@ TINY = (
     "joem.closed_form.ridges=[0.001,0.1]",
     "joem.head.steps=5",
     "joem.end_to_end.epochs=1",
+    "sazs.episodes.count=20",
+    "vision_language.training.steps=3",
+    "vision_language.prompts.steps=3",
     "simbaseline.proposals.training.steps=3",
     "simbaseline.self_training.training.steps=3",
     "evaluate.bootstrap=20",
@@ -179,7 +184,7 @@ def test_a_generator_parameter_reruns_what_follows_the_generator(finished: Copy)
     finished.set("zs3net.generator.lr=0.01")
     zs3net = "pipelines/zs3net/dvc.yaml:"
     graph = "pipelines/zs3net-gc/dvc.yaml:"
-    after = ("classifier", "evaluate", "self_training", "evaluate_self_training")
+    after = ("classifier", "evaluate", "evaluate_fused", "self_training", "evaluate_self_training")
     expected = {f"{pipeline}{name}" for pipeline in (zs3net, graph) for name in after}
     assert finished.repro() == expected | {f"{zs3net}generator", "report"}
     difference = finished.run("dvc", "metrics", "diff", "--json").stdout
