@@ -163,6 +163,52 @@ def import_checkpoint(params: Path, kind: str, split: str | None, **options: Any
 
 
 @command
+@PARAMS
+@click.argument("image", type=click.Path(path_type=Path))
+@click.option("--classes", required=True, help="Names with commas: zebra,horse,grass.")
+@click.option("--method", default="simbaseline", show_default=True, help="As in the leaderboard.")
+@click.option("--benchmark", help="Whose training; default: that of the parameters.")
+@click.option("--split", help="Which classes were unseen; default: the first of `splits`.")
+@click.option(
+    "--artifact",
+    "given",
+    multiple=True,
+    metavar="NAME=PATH",
+    help="Instead of its place below artifacts/<benchmark>; prediction.json tells the names.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Default: IMAGE-METHOD, without suffix."
+)
+def predict(
+    params: Path,
+    image: Path,
+    classes: str,
+    method: str,
+    benchmark: str | None,
+    split: str | None,
+    given: tuple[str, ...],
+    out: Path | None,
+) -> None:
+    """Divide a photograph among class names, which need not have been in training.
+
+    Writes picture.png with a legend, labels.png, confidence.png (white is sure) and prediction.json
+    into a folder.
+    """
+    from zslib.predict import Artifacts, chosen_params, class_names, named_paths
+    from zslib.predict import predict as predicted
+
+    names, known = class_names(classes), chosen_params(params, benchmark)
+    root = Path("artifacts") / known.benchmark.name
+    artifacts = Artifacts(root, split or known.splits[0], named_paths(given))
+    folder = out or Path(f"{image.stem}-{method}")
+    for entry in predicted(method, image, names, known, artifacts, out=folder):
+        sure = "" if entry["share"] == 0 else f", confidence {entry['mean_confidence']:.2f}"
+        kind = "seen" if entry["seen"] else "unseen"
+        click.echo(f"{entry['name']} ({kind}): {entry['share']:.1%} of the pixels{sure}")
+    click.echo(f"{folder}: written")
+
+
+@command
 @click.option("--cache", type=click.Path(path_type=Path), help="Instead of the project's cache.")
 @click.option("--delete", is_flag=True, help="Remove what is damaged; `dvc repro` makes it anew.")
 def fsck(cache: Path | None, delete: bool) -> None:

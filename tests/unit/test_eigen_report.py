@@ -41,7 +41,7 @@ SEEN = [np.full_like(m, tiny.SPLIT.seen[0]) for m in TRUTH]
 def results(monkeypatch: pytest.MonkeyPatch) -> list[Result]:
     """Fusion changes nothing of SPNet, and all of ZS3Net."""
     for name in ("spnet", "zs3net"):
-        monkeypatch.setitem(METHODS, f"{name}+eig", f"{METHODS[name]} + eigenvectors")
+        monkeypatch.setitem(METHODS, f"{name}+eig", f"{METHODS[name]} + eig")
     return [
         result("spnet", SEEN, gamma=GAMMA),
         result("spnet+eig", SEEN, gamma=GAMMA, tau=TAU),
@@ -80,14 +80,14 @@ def test_a_picture_shows_vectors_segments_before_and_after(
     )
     (picture,) = section.pictures
     titles = [tile.title for tile in picture.tiles]
-    assert titles == "Image,Truth,v1,v2,Segments,ZS3Net,ZS3Net + eigenvectors".split(",")
+    assert titles == "Image,Truth,v1,v2,Segments,ZS3Net,ZS3Net + eig".split(",")
     assert [tile.note for tile in picture.tiles[2:5]] == ["λ 0.25", "λ 0.50", "2"]
     before, after = (tile.unseen_iou for tile in picture.tiles[5:])
     assert before == 0
     assert after > 0
     assert [title for title, _ in section.choices] == [
-        "SPNet + eigenvectors: tau",
-        "ZS3Net + eigenvectors: tau",
+        "SPNet + eig: tau",
+        "ZS3Net + eig: tau",
     ]
 
 

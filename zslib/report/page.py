@@ -19,6 +19,7 @@ from zslib.report.calibration import Calibration
 from zslib.report.charts import HARMONIC, SEEN, UNSEEN, Bar, bar_chart
 from zslib.report.choices import ChoiceChart, choice_chart
 from zslib.report.eigenvectors import EigenSection, eigen_section
+from zslib.report.leaderboard import is_fused
 from zslib.report.matrices import Destination, destinations, heat_map
 from zslib.report.pictures import Row, choose_pictures, class_areas, picture_row
 from zslib.report.pseudo import PseudoLabels, PseudoSection, pseudo_section
@@ -67,6 +68,8 @@ class SplitSection:
 
     split: Split
     results: list[Result]
+    drawn: list[Result]
+    """Those of them that bars, classes, matrices and pictures show."""
     scores: dict[str, list[ScoreLine]]
     """By kind; a kind without a result is missing."""
     published: list[PublishedLine]
@@ -104,8 +107,8 @@ class Page:
 
     @property
     def methods(self) -> int:
-        """How many results the fullest split has: the page's columns are laid out for them."""
-        return max(len(section.results) for section in self.sections)
+        """How many results the fullest split shows: the page's columns are laid out for them."""
+        return max(len(section.drawn) for section in self.sections)
 
     @property
     def shows_all_matrices(self) -> bool:
@@ -162,14 +165,17 @@ def split_section(
     kinds = {kind: [r for r in results if r.kind == kind] for kind in _KINDS}
     comparable = [r for r in results if r.kind != "official"]
     columns = protocol_columns(results)
+    # Fused rows stand in the table, and where the eigenvectors are.
+    drawn = [r for r in results if not is_fused(r.scores.method)]
     return SplitSection(
         split=split,
         results=results,
+        drawn=drawn,
         scores={kind: score_lines(group) for kind, group in kinds.items() if group},
         published=published_lines(results, benchmark),
-        bars=_bars(results),
-        classes=class_lines(results),
-        matrices=[_matrix(result) for result in results],
+        bars=_bars(drawn),
+        classes=class_lines(drawn),
+        matrices=[_matrix(result) for result in drawn],
         protocols=columns,
         protocol_lines=[
             protocol_lines(columns, group) for group in (comparable, kinds["official"]) if group
@@ -177,7 +183,7 @@ def split_section(
         choices=[choice_chart(choice) for choice in choices],
         calibration=calibration,
         neighbours=nearest_seen(vectors, split, count=_NEIGHBOURS),
-        pictures=_pictures(results, images, truth, pictures),
+        pictures=_pictures(drawn, images, truth, pictures),
         pseudo_labels=(
             pseudo_section(pseudo_labels, images, pictures=_PSEUDO_PICTURES)
             if pseudo_labels

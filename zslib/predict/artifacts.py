@@ -1,0 +1,80 @@
+"""Where what was trained lies, which stage makes it, and which of it a prediction was made with."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from zslib.datasets.decode import checksum
+from zslib.errors import InputError
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One file or folder below artifacts/<benchmark>; `{split}` stands for the split's name."""
+
+    path: str
+    stage: str
+    """As DVC calls it."""
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """The artifacts of a benchmark and split; `given` are those that the user named, by their name."""
+
+    root: Path
+    split: str
+    given: Mapping[str, Path] = field(default_factory=dict)
+    used: dict[str, Path] = field(default_factory=dict)
+    """All that were asked for so far."""
+
+    def find(self, name: str, artifact: Artifact) -> Path:
+        """Return where an artifact lies.
+
+        Raises:
+            InputError: there is none; the message names the stage that makes it.
+        """
+        own = self.root / artifact.path.format(split=self.split)
+        path = self.given.get(name, own)
+        if not path.exists():
+            stage = artifact.stage.format(split=self.split)
+            raise InputError(
+                f"{path}: there is no such artifact; run `dvc repro {stage}`, which makes it, or "
+                f"name another with --artifact {name}=PATH"
+            )
+        self.used[name] = path
+        return path
+
+    def digests(self) -> dict[str, dict[str, str]]:
+        """Return, by name, the path of every artifact that was used, and a checksum of its content.
+
+        Raises:
+            InputError: an artifact that the user named was never asked for.
+        """
+        if idle := sorted(set(self.given) - set(self.used)):
+            raise InputError(
+                f"--artifact {idle[0]}: nothing of this name is read for this prediction; it reads "
+                f"{', '.join(sorted(self.used))}"
+            )
+        return {
+            name: {"path": str(path), "xxh3": _digest(path)}
+            for name, path in sorted(self.used.items())
+        }
+
+
+def named_paths(given: Sequence[str]) -> dict[str, Path]:
+    """Return the paths of a list of NAME=PATH. Raises InputError where one is not."""
+    pairs = [text.partition("=") for text in given]
+    if wrong := [
+        text for text, (name, _, path) in zip(given, pairs, strict=True) if not (name and path)
+    ]:
+        raise InputError(f"--artifact: '{wrong[0]}' is not NAME=PATH; correct it")
+    return {name: Path(path) for name, _, path in pairs}
+
+
+def _digest(path: Path) -> str:
+    """Return the checksum of a file; of a folder, that of its files' names and checksums."""
+    if path.is_file():
+        return checksum(path.read_bytes())
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    lines = [f"{file.relative_to(path)} {checksum(file.read_bytes())}\n" for file in files]
+    return checksum("".join(lines).encode())
