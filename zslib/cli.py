@@ -180,6 +180,7 @@ def import_checkpoint(params: Path, kind: str, split: str | None, **options: Any
     "--out", type=click.Path(path_type=Path), help="Default: IMAGE-METHOD, without suffix."
 )
 def predict(
+    *,
     params: Path,
     image: Path,
     classes: str,

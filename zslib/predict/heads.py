@@ -10,7 +10,6 @@ from torch import Tensor
 
 from zslib.artifacts.features import DenseMaps
 from zslib.backbones.trained import Backbone
-from zslib.benchmark import Split
 from zslib.classifier import PixelClassifier
 from zslib.errors import InputError
 from zslib.features import Photographs, extract, plan_dense
