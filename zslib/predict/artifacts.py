@@ -1,10 +1,10 @@
 """Where what was trained lies, which stage makes it, and which of it a prediction was made with."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zslib.datasets.decode import checksum
 from zslib.errors import InputError
 
 
@@ -56,7 +56,7 @@ class Artifacts:
                 f"{', '.join(sorted(self.used))}"
             )
         return {
-            name: {"path": str(path), "xxh3": _digest(path)}
+            name: {"path": str(path), "sha256": _digest(path)}
             for name, path in sorted(self.used.items())
         }
 
@@ -72,9 +72,10 @@ def named_paths(given: Sequence[str]) -> dict[str, Path]:
 
 
 def _digest(path: Path) -> str:
-    """Return the checksum of a file; of a folder, that of its files' names and checksums."""
-    if path.is_file():
-        return checksum(path.read_bytes())
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    lines = [f"{file.relative_to(path)} {checksum(file.read_bytes())}\n" for file in files]
-    return checksum("".join(lines).encode())
+    """Return the SHA-256 of a file; of a folder, that of its files' names and SHA-256."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        lines = [f"{file.relative_to(path)} {_digest(file)}\n" for file in files]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

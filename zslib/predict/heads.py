@@ -53,10 +53,7 @@ class HeadMethod:
                     f"({', '.join(head.split.classes)}); take another method for it"
                 )
             head = self.learn(head, new, request)
-        features, chosen = features_of(backbone, request), among(head, request)
-        label_map = chosen.predict(features, request.size)
-        labels = torch.from_numpy(label_map).long()
-        return Prediction(chosen.split, label_map, _sure(chosen, features, labels).numpy())
+        return classified(among(head, request), features_of(backbone, request), request)
 
 
 def features_of(backbone: Backbone, request: Request) -> Float[Tensor, "h w d"]:
@@ -102,6 +99,15 @@ def among(
     if isinstance(head, PrototypeClassifier):
         return replace(head, split=own, prototypes=head.prototypes[rows])
     return replace(head, split=own, weight=head.weight[rows], bias=head.bias[rows])
+
+
+def classified(
+    head: PixelClassifier | PrototypeClassifier, features: Float[Tensor, "h w d"], request: Request
+) -> Prediction:
+    """Return what a head makes of a feature map at the size of the photograph."""
+    label_map = head.predict(features, request.size)
+    sure = _sure(head, features, torch.from_numpy(label_map).long())
+    return Prediction(head.split, label_map, sure.numpy())
 
 
 def _sure(

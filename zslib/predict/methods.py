@@ -7,7 +7,7 @@ from typing import Any
 
 from zslib.errors import InputError
 from zslib.params import Params
-from zslib.predict import refit, simbaseline
+from zslib.predict import refit, sazs, simbaseline
 from zslib.predict.artifacts import Artifact, Artifacts
 from zslib.predict.heads import HeadMethod
 from zslib.predict.output import Prediction, refuse_folder, write
@@ -15,6 +15,9 @@ from zslib.predict.request import Request
 
 SPNET = Artifact("{split}/spnet/classifier.safetensors", "pipelines/spnet/dvc.yaml:train@{split}")
 JOEM = Artifact("{split}/joem/frozen.safetensors", "pipelines/joem/dvc.yaml:frozen@{split}")
+JOEM_HEAD = Artifact(
+    "{split}/joem/frozen_head.safetensors", "pipelines/joem/dvc.yaml:frozen_head@{split}"
+)
 
 
 def _generative(method: str, folder: str, stage: str) -> Artifact:
@@ -26,6 +29,7 @@ HEADS = (
     HeadMethod("spnet", SPNET, calibrated=False, learn=refit.with_spnet),
     HeadMethod("spnet-c", SPNET, learn=refit.with_spnet),
     HeadMethod("joem-frozen", JOEM, learn=refit.with_joem),
+    HeadMethod("joem-frozen-head", JOEM_HEAD),
     HeadMethod("zs3net", _generative("zs3net", "clean", "classifier")),
     HeadMethod("zs3net+st", _generative("zs3net", "st", "self_training")),
     HeadMethod("zs3net-gc", _generative("zs3net-gc", "clean", "classifier")),
@@ -33,6 +37,7 @@ HEADS = (
 )
 METHODS: Mapping[str, Callable[[Request], Prediction]] = {
     "simbaseline": simbaseline.predict,
+    "sazs": sazs.predict,
     **{head.name: head.predict for head in HEADS},
 }
 

@@ -1,4 +1,4 @@
-"""Heads that learn new names: fitted once more on cached features, which takes seconds.
+"""Heads that learn new names: fitted once more on cached features, seconds on the world.
 
 A published head holds one row per class, not the map from words to rows: with more dimensions of word
 vectors than classes it cannot be told from them. The fit is the same as the stage's, with the choices
@@ -44,7 +44,7 @@ def with_spnet(head: PixelClassifier, names: Sequence[str], request: Request) ->
     embeddings = embeddings_with(names, head.split.classes, params.vectors, request)
     inputs = spnet.Inputs(
         PixelBank.open(features / "bank.h5"),
-        DenseMaps.open(features / "maps.h5").tuning,
+        DenseMaps.open(features / "maps.h5"),
         labels,
         embeddings,
     )

@@ -57,7 +57,7 @@ class Request:
         return self.image.height, self.image.width
 
     def split(self, learned: Split) -> Split:
-        """Return the division of the names into those with labels in `learned`'s training, and others."""
+        """Return the names as seen ones, which had labels when `learned` was, and unseen ones."""
         seen = {learned.classes[c] for c in learned.seen}
         unseen = [position for position, name in enumerate(self.names) if name not in seen]
         return Split.from_ids(learned.name, self.names, unseen, ())

@@ -33,7 +33,8 @@ def predict(request: Request) -> Prediction:
     """Divide a photograph among names: queries are trusted with those seen in training, regions with
     the others (simbaseline §5).
 
-    A pixel's confidence is the share of the votes there that its class has.
+    A pixel's confidence is its class's share of the votes there, or of one vote where no mask is sure
+    of the pixel and there are fewer.
 
     Raises:
         InputError: an artifact is missing, or a name is too long for the text tower.
@@ -56,8 +57,8 @@ def predict(request: Request) -> Prediction:
     )
     votes = found.class_scores(0, request.size)
     most, winners = votes.max(0)
-    total = votes.sum(0).clamp(min=torch.finfo(votes.dtype).tiny)
-    return Prediction(split, winners.to(torch.uint8).numpy(), (most / total).numpy())
+    confidence = most / votes.sum(0).clamp(min=1.0)
+    return Prediction(split, winners.to(torch.uint8).numpy(), confidence.numpy())
 
 
 def _text(prompts: str, clip: VisionLanguageModel, request: Request) -> ClassVectors:
@@ -72,8 +73,7 @@ def _text(prompts: str, clip: VisionLanguageModel, request: Request) -> ClassVec
 def _proposals(proposer: Proposer, request: Request) -> Proposals:
     """Return the proposals of the photograph, in half precision as those that are scored."""
     test, path = request.params.simbaseline.test, request.photograph
-    (short,) = test.short_sides
-    width, height = resized(request.image.size, short, test.long_side)
+    width, height = resized(request.image.size, test.short_sides[0], test.long_side)
     out = request.scratch / "proposals" / f"{path.stem}.h5"
     extract(
         proposer,
