@@ -146,7 +146,7 @@ def commit(copy: Copy) -> None:
 
 
 def results(copy: Copy) -> dict[str, str]:
-    return {path.name: path.read_text() for path in (copy.root / "results/world").iterdir()}
+    return {path.name: path.read_text() for path in (copy.root / "results/world").glob("*.json")}
 
 
 @pytest.fixture(scope="module")
