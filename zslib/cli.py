@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from zslib.errors import InputError, one_line_errors
-from zslib.params import DatasetParams, load_params
+from zslib.params import DatasetParams, Params, load_params
 from zslib.params.benchmark import Layout, Role, VocLists
 
 if TYPE_CHECKING:
@@ -87,16 +87,28 @@ def audit(params: Path, seed: int) -> None:
 
 
 @command
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-def leaderboard(files: tuple[Path, ...]) -> None:
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--experiments", is_flag=True, help="The DVC experiments of the last commit instead.")
+def leaderboard(files: tuple[Path, ...], experiments: bool) -> None:
     """Summarise several leaderboard.csv, one or more seeds in each: mean ± sd over the seeds.
 
     A row need not be in every file; the column `seeds` says over how many it is. What is in print for
     a benchmark and split stands in the last column, marked where it is from memory.
+
+    With --experiments, the rows are those of the last commit and of the DVC experiments that were made
+    from it. Seeds are averaged where all other parameters, and the code, agree; where they do not, the
+    column `variant` keeps them apart, and the lines below the table say in what they differ.
     """
     from zslib.report import aggregate, read_leaderboard
+    from zslib.report.experiments import read_runs, rows_of, variants
 
-    click.echo(aggregate([row for path in files for row in read_leaderboard(path)]))
+    if bool(files) == experiments:
+        raise InputError("leaderboard: needs files of a report, or --experiments; give one of both")
+    found = variants(read_runs(Path.cwd())) if experiments else []
+    rows = [row for path in files for row in read_leaderboard(path)]
+    click.echo(aggregate([*rows, *rows_of(found)]))
+    for number, variant in enumerate(found, start=1):
+        click.echo(f"variant {number}: {variant}")
 
 
 @command
@@ -156,10 +168,20 @@ def import_checkpoint(params: Path, kind: str, split: str | None, **options: Any
     if kind not in IMPORTS:
         raise InputError(f"--as: '{kind}' is not one of {', '.join(IMPORTS)}; choose one of them")
     known = load_params(params)
-    request = Request(params=known, split=split or known.splits[0], **options)
+    request = Request(params=known, split=split or _first_split(known), **options)
     for remark in IMPORTS[kind](request):
         click.echo(remark)
     click.echo(f"{request.out}: written")
+
+
+def _first_split(params: Params) -> str:
+    """Return the split that comes first. Raises InputError if nothing is trained there."""
+    if not params.splits:
+        described = params.benchmark
+        raise InputError(
+            f"benchmark {described.name}: nothing is trained there; take {described.trained_on}"
+        )
+    return params.splits[0]
 
 
 @command
@@ -200,7 +222,7 @@ def predict(
 
     names, known = class_names(classes), chosen_params(params, benchmark)
     root = Path("artifacts") / known.benchmark.name
-    artifacts = Artifacts(root, split or known.splits[0], named_paths(given))
+    artifacts = Artifacts(root, split or _first_split(known), named_paths(given))
     folder = out or Path(f"{image.stem}-{method}")
     for entry in predicted(method, image, names, known, artifacts, out=folder):
         sure = "" if entry["share"] == 0 else f", confidence {entry['mean_confidence']:.2f}"

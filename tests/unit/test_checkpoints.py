@@ -4,6 +4,7 @@ The files are synthetic. Tensors of full size share one number for storage, and 
 """
 
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,12 +76,18 @@ def as_released(network: nn.Module, prefix: str = "module.") -> dict[str, Tensor
     """The network's tensors as a DeepLabV3+ of another hand: encoder by name, the rest renamed."""
     state = network.state_dict()
     inside = {n: t for n, t in state.items() if n.startswith("encoder.")}
-    others = [t for n, t in state.items() if n not in inside]
+    others = {n: t for n, t in state.items() if n not in inside}
     renamed = {f"{prefix}body.{n.removeprefix('encoder.')}": t for n, t in inside.items()}
-    for position, tensor in enumerate(others):
-        suffix = ".num_batches_tracked" if tensor.dim() == 0 else ""
-        renamed[f"{prefix}top.{position:03}{suffix}"] = tensor
-    return renamed
+    return renamed | numbered(others, f"{prefix}top.")
+
+
+def numbered(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The same tensors under names that number the layers, as if they had been defined in a list."""
+    layers = list(dict.fromkeys(name.rpartition(".")[0] for name in state))
+    return {
+        f"{prefix}{layers.index(layer)}.{kind}": tensor
+        for (layer, _, kind), tensor in ((n.rpartition("."), t) for n, t in state.items())
+    }
 
 
 def request(file: Path, params: Params = V3, **options: Any) -> Request:
@@ -176,7 +183,7 @@ def with_another(state: dict[str, Tensor]) -> None:
 
 
 def reshaped(state: dict[str, Tensor]) -> None:
-    state["module.top.000"] = torch.ones(4, 4)
+    state["module.top.0.weight"] = torch.ones(4, 4)
 
 
 def without_a_name(state: dict[str, Tensor]) -> None:
@@ -189,7 +196,7 @@ def diverged(state: dict[str, Tensor]) -> None:
 
 def two_layers_exchanged(state: dict[str, Tensor]) -> None:
     names = list(state)
-    first = names.index("module.top.000")
+    first = names.index("module.top.0.weight")
     last = len(names) - 1
     state[names[first]], state[names[last]] = state[names[last]], state[names[first]]
 
@@ -199,7 +206,7 @@ def two_layers_exchanged(state: dict[str, Tensor]) -> None:
     [
         (without_last, "nothing is left for classifier.bias"),
         (with_another, "'top.999' 3 is left over"),
-        (reshaped, "'top.000' is 4x4 where aspp.branches.0.0.weight wants 8x"),
+        (reshaped, "'top.0.weight' is 4x4 where aspp.branches.0.0.weight wants 8x"),
         (without_a_name, f"'{FIRST.removeprefix('module.')}' is missing"),
         (diverged, "is not finite"),
         (two_layers_exchanged, r"2 tensor\(s\) unaccounted for"),
@@ -214,6 +221,70 @@ def test_a_file_with_a_tensor_unaccounted_for_is_refused(
     with pytest.raises(InputError, match=rf"official\.pth: .*{said}"):
         IMPORTS["zs3net-backbone"](asked)
     assert not asked.out.exists()
+
+
+BRANCHES = ("aspp1", "aspp2", "aspp3", "aspp4")
+
+
+def aspp(*order: str) -> dict[str, Tensor]:
+    """Branches of an ASPP, a convolution and a batch norm each, under these names."""
+    tensors: dict[str, Tensor] = {}
+    for place, name in enumerate(order):
+        size = 1 if place == 0 else 3
+        tensors[f"{name}.atrous.weight"] = torch.full((2, 5, size, size), float(place))
+        for kind in ("weight", "bias", "running_mean", "running_var"):
+            tensors[f"{name}.bn.{kind}"] = torch.full((2,), float(place))
+    return tensors
+
+
+OURS = {
+    name.replace("atrous", "0").replace("bn", "1"): tensor
+    for name, tensor in aspp(*(f"branches.{i}" for i in range(4))).items()
+}
+
+
+def in_file(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return in_order(Checkpoint(Path("a.pth"), tensors), OURS)
+
+
+@pytest.mark.parametrize("names", [BRANCHES, ("c0", "c1", "c2", "c3"), ("one", "r6", "r12", "r18")])
+def test_numbers_in_names_confirm_the_order_of_branches_alike_in_shape(
+    names: tuple[str, ...],
+) -> None:
+    found = in_file(aspp(*names))
+    assert all(torch.equal(found[name], tensor) for name, tensor in OURS.items())
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("aspp1", "aspp4", "aspp3", "aspp2"), "'aspp3.atrous.weight' comes after 'aspp4"),
+        (("r1", "r12", "r18", "r6"), "'r6.bn.weight' comes after 'r18.bn.weight'"),
+        (
+            ("first", "left", "middle", "right"),
+            "nothing tells whether 'left.atrous.weight' or 'middle.atrous.weight' is branches.2.0",
+        ),
+    ],
+)
+def test_branches_alike_in_shape_are_refused_where_names_do_not_tell_their_order(
+    names: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(InputError, match=re.escape(said)):
+        in_file(aspp(*names))
+
+
+def test_tensors_of_a_batch_norm_are_told_by_their_kind_and_layer() -> None:
+    kinds = {"running_mean": "running_var", "running_var": "running_mean"}
+    exchanged = {
+        ".".join([*n.split(".")[:-1], kinds.get(n.split(".")[-1], n.split(".")[-1])]): t
+        for n, t in aspp(*BRANCHES).items()
+    }
+    with pytest.raises(InputError, match=r"'aspp1.bn.running_var' is where branches.0.1.running_m"):
+        in_file(exchanged)
+    layers = {"aspp2.bn.bias": "aspp3.bn.bias", "aspp3.bn.bias": "aspp2.bn.bias"}
+    mixed = {layers.get(name, name): tensor for name, tensor in aspp(*BRANCHES).items()}
+    with pytest.raises(InputError, match=r"'aspp3.bn.bias' is of another layer than 'aspp2.bn'"):
+        in_file(mixed)
 
 
 def test_a_refusal_names_a_dozen_and_counts_the_rest() -> None:
@@ -236,7 +307,7 @@ def test_the_wrong_architecture_is_refused(tmp_path: Path) -> None:
 def caffe(network: nn.Module, prefix: str) -> dict[str, Tensor]:
     """The tensors of a DeepLabV2 that takes BGR, renamed; the classifier is of no file."""
     state = {n: t for n, t in network.state_dict().items() if not n.startswith("classifier.")}
-    return {f"{prefix}layer{i:03}.{n.split('.')[-1]}": t for i, (n, t) in enumerate(state.items())}
+    return numbered(state, f"{prefix}layer")
 
 
 def caffe_features(network: DeepLabV2) -> Tensor:

@@ -8,6 +8,7 @@ import yaml
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from tools.compose_params import compose
 from zslib.cli import main
 from zslib.report.leaderboard import COLUMNS, to_csv
 
@@ -87,6 +88,13 @@ def test_wrong_parameters_end_in_one_line(command: str, folder: Path) -> None:
     assert "params.yaml: seed" in result.stderr
 
 
+def test_a_benchmark_without_training_names_the_one_that_has(folder: Path) -> None:
+    compose(folder / "params.yaml", "benchmark=ade20k")
+    result = invoke("predict", "photo.png", "--classes", "road,sky")
+    assert result.exit_code == 2
+    assert "nothing is trained there; take cocostuff-simbaseline" in result.stderr
+
+
 def test_debug_raises(folder: Path) -> None:
     (folder / "params.yaml").write_text("seed: many")
     assert type(invoke("doctor", "--debug").exception).__name__ == "InputError"
@@ -99,6 +107,13 @@ def test_leaderboard_refuses_what_is_none(folder: Path, content: str | None) -> 
     result = invoke("leaderboard", "board.csv")
     assert result.exit_code == 2
     assert "error: board.csv: " in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["--experiments", "board.csv"]])
+def test_leaderboard_takes_files_or_experiments(folder: Path, arguments: list[str]) -> None:
+    result = invoke("leaderboard", *arguments)
+    assert result.exit_code == 2
+    assert "give one of both" in result.stderr
 
 
 def test_leaderboard_averages_over_seeds(folder: Path) -> None:

@@ -14,17 +14,24 @@ from click.testing import CliRunner
 import zslib.plan
 from tests import tiny
 from tools.compose_params import compose
+from zslib.artifacts.eigenvectors import EIGENVECTORS
 from zslib.artifacts.features import BANK, DENSE, DenseMaps
-from zslib.artifacts.maps import LABELS, PREDICTIONS, PSEUDO, write_pseudo_labels
+from zslib.artifacts.maps import LABELS, PREDICTIONS, PSEUDO, open_labels, write_pseudo_labels
 from zslib.artifacts.proposals import PROPOSALS, ProposalWriter
+from zslib.artifacts.regions import REGIONS, RegionWriter
 from zslib.artifacts.schemas import Schema
 from zslib.artifacts.store import open_arrays
+from zslib.backbones.drn import PooledDrn
 from zslib.backbones.trained import Backbone, build_network
+from zslib.backbones.vit import ReadoutViT
+from zslib.backbones.vit_keys import KeyExtractor
 from zslib.benchmark import Split
+from zslib.classifier import PixelClassifier
 from zslib.cli import main
+from zslib.competitors import COMPETITORS, write_competitors
 from zslib.datasets.index import ImageEntry, ImageIndex
 from zslib.errors import InputError
-from zslib.evaluation import Entry, Evaluation, save
+from zslib.evaluation import Evaluation, save
 from zslib.features import Photographs, extract, plan_bank, plan_dense
 from zslib.grids import feature_grid
 from zslib.methods.cagnet.maps import BankPlan, write_gated
@@ -32,9 +39,11 @@ from zslib.methods.cagnet.networks import ContextualModule
 from zslib.metrics import CONFUSION, marginals
 from zslib.params import (
     CagnetNetworks,
-    EvaluateParams,
+    EigenvectorParams,
+    EncoderParams,
     FeatureParams,
     Params,
+    SazsModel,
     ViewParams,
     load_params,
 )
@@ -53,6 +62,8 @@ from zslib.plan import (
 from zslib.plan.graph import State, split_of
 from zslib.plan.pace import training_memory
 from zslib.plan.rules import RULES, Facts
+from zslib.spectral.extraction import extract as extract_eigenvectors
+from zslib.spectral.nodes import MapNodes
 from zslib.training import SingleProcess
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -103,8 +114,8 @@ def test_bank_and_dense_maps_are_as_large_as_extraction_writes_them(tmp_path: Pa
     rows = sum(bank.counts)
     assert rows == len(SIZES) * 3 * 5  # every map shows its three classes in plenty
     assert payload(tmp_path / "bank.h5", BANK) == sizes.pixel_bank(rows, DIMENSION, len(SIZES))
-    dense = sizes.dense_maps(SIZES, short_side=SHORT_SIDE, stride=STRIDE, dimension=DIMENSION)
-    assert payload(tmp_path / "maps.h5", DENSE) == dense
+    grids = sizes.feature_grids(SIZES, short_side=SHORT_SIDE, stride=STRIDE)
+    assert payload(tmp_path / "maps.h5", DENSE) == sizes.dense_maps(grids, DIMENSION)
 
 
 def test_label_maps_and_pseudo_labels_are_as_large_as_written(tmp_path: Path) -> None:
@@ -123,10 +134,8 @@ def test_an_evaluation_is_as_large_as_written(tmp_path: Path) -> None:
         tiny.SPLIT, matrix, matrix, np.stack([marginals(matrix)] * len(maps)),
         tiny.image_ids(len(maps)), maps, {},
     )  # fmt: skip
-    entry = Entry(split="tiny", method="spnet", protocol="clean", setting="inductive", seed=0)
     folder = tmp_path / "evaluation"
-    params = EvaluateParams(bootstrap=10)
-    save(evaluation, entry, params, folder=folder, scores=tmp_path / "scores.json")
+    save(evaluation, folder)
     written = payload(folder / "confusion.h5", CONFUSION)
     written += payload(folder / "predictions.h5", PREDICTIONS)
     assert written == sizes.evaluation(SIZES, classes)
@@ -163,6 +172,54 @@ def test_proposals_are_as_large_as_written(tmp_path: Path) -> None:
     assert payload(tmp_path / "val.h5", PROPOSALS) == expected
 
 
+def test_regions_are_as_large_as_written(tmp_path: Path) -> None:
+    out = tmp_path / "val.h5"
+    writer = RegionWriter(out, images=3, queries=5, dimension=7, scratch=tmp_path / "scratch")
+    for position in writer.to_do():
+        writer.add(position, torch.zeros(5, 7), torch.ones(5, dtype=torch.bool))
+    writer.publish(tiny.image_ids(3), meta={})
+    assert payload(out, REGIONS) == sizes.regions(3, queries=5, dimension=7)
+
+
+def test_eigenvectors_are_as_large_as_written(tmp_path: Path) -> None:
+    grids = tiny.block_maps(2, tiny.SPLIT.seen, side=12) + tiny.block_maps(1, [0], side=10)
+    maps = DenseMaps.open(tiny.write_maps(tmp_path / "maps.h5", grids))
+    extract_eigenvectors(
+        MapNodes([maps], None), EigenvectorParams(vectors=4), tmp_path / "eigenvectors.h5",
+        processes=1, device=torch.device("cpu"), scratch=tmp_path / "scratch",
+    )  # fmt: skip
+    expected = sizes.eigenvectors([grid.shape for grid in grids], 4)
+    assert payload(tmp_path / "eigenvectors.h5", EIGENVECTORS) == expected
+
+
+def test_competitors_are_as_large_as_written(tmp_path: Path) -> None:
+    labels = open_labels(tiny.write_labels(tmp_path / "labels.h5", maps_of_sizes()))
+    maps = DenseMaps.open(tiny.write_maps(tmp_path / "maps.h5", maps_of_sizes()))
+    weight = torch.zeros(len(tiny.CLASSES), tiny.DIMENSION)
+    classifier = PixelClassifier(tiny.SPLIT, weight, torch.zeros(len(weight)))
+    write_competitors(tmp_path / "competitors.h5", classifier, maps, labels)
+    assert payload(tmp_path / "competitors.h5", COMPETITORS) == sizes.competitors(SIZES)
+
+
+@pytest.mark.parametrize("view", [(512, 512), (375, 500), (33, 47)])
+def test_grids_of_sazs_are_those_of_its_networks(view: tuple[int, int]) -> None:
+    encoder = EncoderParams(name="vit_tiny_patch16_224")
+    with torch.device("meta"):
+        vit = ReadoutViT(encoder, 8, pretrained=False)
+        drn = PooledDrn(EncoderParams(name="drn_d_105"), 8, dropout=0.0)
+    for architecture, network in (("vit", vit), ("drn", drn)):
+        model = SazsModel(architecture=architecture, encoder=encoder)
+        assert sizes.margin_grids([view], model, stride=4) == [network.grid(view)]
+    own = SazsModel(architecture="seen_only")
+    assert sizes.margin_grids([view], own, stride=4) == [feature_grid(view, 4)]
+
+
+def test_patches_are_told_by_the_encoder_s_name() -> None:
+    grids = [KeyExtractor.grid(SimpleNamespace(patch=8), size) for size in SIZES]
+    assert sizes.patch_grids(SIZES, EncoderParams(name="vit_base_patch8_224.dino")) == grids
+    assert sizes.patch_grids(SIZES, EncoderParams(name="resnet50")) is None
+
+
 def test_simbaseline_section_11_mask_logits_of_a_640x853_image() -> None:
     views = ViewParams(short_sides=[640], long_side=2560)
     logits = sizes.proposals([(853, 640)], views, queries=100, dimension=0)
@@ -174,8 +231,8 @@ def test_simbaseline_section_11_mask_logits_of_a_640x853_image() -> None:
     [(312, 3.96), (375, 5.74), (513, 10.77)],
 )
 def test_zs3net_section_10_sizes_of_a_500x375_photograph(short_side: int, mebibytes: float) -> None:
-    size = sizes.dense_maps([(500, 375)], short_side=short_side, stride=4, dimension=256)
-    assert size / MIB == pytest.approx(mebibytes, abs=0.006)
+    grids = sizes.feature_grids([(500, 375)], short_side=short_side, stride=4)
+    assert sizes.dense_maps(grids, 256) / MIB == pytest.approx(mebibytes, abs=0.006)
 
 
 def test_zs3net_section_10_the_bank_of_all_of_voc_is_under_four_gibibytes(voc12: Params) -> None:
@@ -354,6 +411,36 @@ def test_seconds_and_bytes_of_a_voc_run(voc12: Params) -> None:
     assert generator.cost.seconds == pytest.approx(3 * 100_000 * 1e-3)  # and two draws
 
 
+def test_bytes_and_seconds_of_what_methods_keep_of_validation_images(voc12: Params) -> None:
+    train, unlabelled = ("--train-maps", "m.h5"), ("--proposals", "unlabelled.h5")
+    rows = ("--row", "plain", "zs3net", "a", "--row", "fused", "zs3net+eig", "a")
+    folder = "artifacts/voc12/u4"
+    eigenvectors, without, regions, others, spnet, sazs, evaluation = costs(
+        [
+            stage_of("eigenvectors", f"{folder}/e.h5", *train),
+            stage_of("eigenvectors", f"{folder}/e.h5"),
+            stage_of("regions", f"{folder}/r.h5"),
+            stage_of("regions", f"{folder}/r.h5", *unlabelled),
+            stage_of("spnet_maps", f"{folder}/m.h5"),
+            stage_of("sazs_maps", f"{folder}/m.h5"),
+            stage_of("evaluate", "evaluations/voc12/u4/zs3net", *rows),
+        ],
+        voc12,
+    )
+    image = 23 * 31 * 4 * 2 + 72  # sazs §4.1: patches of 16 pixels, 5 vectors
+    assert without.cost.disk == 1_449 * image + 8
+    assert eigenvectors.cost.disk == (1_449 + 500) * image + 8  # features.tuning_images
+    assert regions.cost.disk == 1_449 * 100 * (2 * 512 + 1)  # simbaseline §2.1
+    assert others.cost.disk == 1_820 * 100 * (2 * 512 + 1)
+    scales = 1 + 0.25 + 0.5625  # spnet §2
+    assert spnet.cost.disk == 1_449 * (78 * 104 * 21 * 2 + 8)
+    assert spnet.cost.seconds == pytest.approx(1_449 * 312 * 416 * scales * 1e-7)
+    assert sazs.cost.disk == 1_449 * (64 * 64 * 21 * 2 + 8)  # sazs §1.4, §2.2
+    assert sazs.cost.seconds is None
+    photographs = [(500, 375)] * 1_449
+    assert evaluation.cost.disk == 2 * sizes.evaluation(photographs, 21)
+
+
 def test_seconds_of_what_learns_end_to_end(voc12: Params) -> None:
     names = ("zs5net", "joem", "spnet_end_to_end", "cagnet_end_to_end", "zs3net_official")
     stages = [stage_of(name, f"artifacts/voc12/u4/{name}") for name in names]
@@ -373,7 +460,8 @@ def test_seconds_of_what_learns_end_to_end(voc12: Params) -> None:
 @pytest.mark.parametrize("module", RULES)
 def test_every_rule_is_of_a_stage_and_tells_something(module: str, voc12: Params) -> None:
     assert (PROJECT / "stages" / f"{module}.py").exists()
-    (found,) = costs([stage_of(module, f"artifacts/voc12/u4/{module}")], voc12)
+    row = "--row plain name file"
+    (found,) = costs([stage_of(module, f"artifacts/voc12/u4/{module}", row)], voc12)
     assert (found.cost.disk or 0) + (found.cost.seconds or 0) > 0
 
 

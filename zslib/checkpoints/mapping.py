@@ -2,10 +2,13 @@
 
 Where a spec records names, tensors are found by name. Where it does not, they are paired in the order
 in which layers were defined, and every pair must agree in shape: a file whose layers come in another
-order, or that has one more or one less, is refused with the list of what does not fit.
+order, or that has one more or one less, is refused with the list of what does not fit. Shapes do not
+tell the dilated branches of an ASPP apart, nor the four tensors of a batch norm: there the names must
+speak for the order.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +18,8 @@ from zslib.errors import InputError
 
 _LISTED = 12
 """Tensors named in a refusal."""
+
+_NUMBER = re.compile(r"\d+")
 
 
 def without_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -51,7 +56,7 @@ def in_order(found: Checkpoint, wanted: Mapping[str, Tensor]) -> dict[str, Tenso
     """Return the wanted tensors by their place: the first of the file is the first wanted, and so on.
 
     Raises:
-        InputError: the file has more or fewer, or a pair differs in shape.
+        InputError: the file has more or fewer, a pair differs in shape, or names speak against it.
     """
     given, needed = list(without_counters(found.tensors).items()), without_counters(wanted)
     pairs = list(zip(needed.items(), given, strict=False))
@@ -62,6 +67,8 @@ def in_order(found: Checkpoint, wanted: Mapping[str, Tensor]) -> dict[str, Tenso
     ]
     faults += [f"nothing is left for {ours}" for ours in list(needed)[len(pairs) :]]
     faults += [f"'{name}' {_shape(tensor)} is left over" for name, tensor in given[len(pairs) :]]
+    names = [(ours, name) for (ours, _), (name, _) in pairs]
+    faults = faults or [*_mixed(names), *_out_of_order(names), *_untold(names, needed)]
     _refuse(found, faults)
     return _checked(found, {ours: tensor for (ours, _), (_, tensor) in pairs})
 
@@ -87,6 +94,55 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     missing, unexpected = network.load_state_dict(dict(tensors), strict=False)
     assert not unexpected
     assert all(is_counter(name) for name in missing), missing
+
+
+def _mixed(pairs: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Yield where kinds differ (weight, running_mean), or a layer of ours were of several."""
+    ours_of: dict[str, str] = {}
+    theirs_of: dict[str, str] = {}
+    for ours, name in pairs:
+        our_layer, _, our_kind = ours.rpartition(".")
+        layer, _, kind = name.rpartition(".")
+        if kind != our_kind:
+            yield f"'{name}' is where {ours} is wanted"
+        if (
+            theirs_of.setdefault(our_layer, layer) != layer
+            or ours_of.setdefault(layer, our_layer) != our_layer
+        ):
+            yield f"'{name}' is of another layer than '{theirs_of[our_layer]}', which is {our_layer}"
+
+
+def _out_of_order(pairs: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Yield names that are like one before them, but for smaller numbers."""
+    before: dict[str, str] = {}
+    for _, name in pairs:
+        previous = before.setdefault(_pattern(name), name)
+        if _numbers(name) < _numbers(previous):
+            yield f"'{name}' comes after '{previous}'"
+        before[_pattern(name)] = name
+
+
+def _untold(pairs: Sequence[tuple[str, str]], shapes: Mapping[str, Tensor]) -> Iterator[str]:
+    """Yield layers of equal shape that we number, as the branches of an ASPP, and the file does not."""
+    before: dict[tuple[str, torch.Size], tuple[str, str]] = {}
+    for ours, name in pairs:
+        if shapes[ours].dim() < 2:
+            continue  # the convolution before a batch norm says which it is
+        key = (_pattern(ours), shapes[ours].shape)
+        first, previous = before.get(key, (ours, name))
+        steps = zip(_numbers(first), _numbers(ours), strict=True)
+        if sum(a != b for a, b in steps) == 1 and _pattern(name) != _pattern(previous):
+            yield f"nothing tells whether '{previous}' or '{name}' is {ours}"
+        before[key] = (ours, name)
+
+
+def _pattern(name: str) -> str:
+    """Return a name without its numbers."""
+    return _NUMBER.sub("#", name)
+
+
+def _numbers(name: str) -> list[int]:
+    return [int(number) for number in _NUMBER.findall(name)]
 
 
 def _shape(tensor: Tensor) -> str:

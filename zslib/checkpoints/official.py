@@ -11,8 +11,8 @@
 What the specs record of names: the encoder of DeepLabV3+ has torchvision's (624 of 626 match, joem
 O19; `fc` is the rest); SPNet's names begin with `scale.`, CaGNet's backbone with `back.scale.`, where
 names of the contextual module hold "contextual" but for the selector's (cagnet §10.A4, §10.B6). All
-else is paired by order and shape (`zslib.checkpoints.mapping`): the three dilated branches of an ASPP,
-alike in shape, are taken in the order of their dilations.
+else is paired by order and shape (`zslib.checkpoints.mapping`): the dilated branches of an ASPP, alike
+in shape, are taken in the order of their dilations, which the numbers in their names must confirm.
 """
 
 from collections.abc import Callable, Sequence

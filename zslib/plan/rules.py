@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from zslib.methods.sazs.margins import view_of
 from zslib.params import Params
 from zslib.plan import sizes
 from zslib.plan.graph import Stage
@@ -33,18 +34,32 @@ class Facts:
     survey: Survey
     pace: Pace
 
+    @property
+    def stride(self) -> int:
+        return self.params.backbone.model.feature_stride
+
+    def grids(self, images: sizes.Sizes) -> sizes.Grids:
+        """Return the grids of the frozen network's maps."""
+        short = self.params.features.short_side
+        return sizes.feature_grids(images, short_side=short, stride=self.stride)
+
     def dense(self, images: sizes.Sizes) -> int:
-        model, features = self.params.backbone.model, self.params.features
-        return sizes.dense_maps(
-            images,
-            short_side=features.short_side,
-            stride=model.feature_stride,
-            dimension=model.feature_channels,
-        )
+        """Return the bytes of these images' maps."""
+        return sizes.dense_maps(self.grids(images), self.params.backbone.model.feature_channels)
 
     def whole(self, images: sizes.Sizes) -> sizes.Sizes:
         """Return the training images of which whole maps are kept."""
         return images[: self.params.features.train_maps or len(images)]
+
+    @property
+    def classes(self) -> int:
+        return len(self.params.benchmark.classes)
+
+    @property
+    def shared_dimension(self) -> int:
+        """Of the space of images and texts."""
+        captions = self.params.vision_language.training
+        return captions.dimension if captions else CLIP_DIMENSION
 
     def bank_rows(self, images: sizes.Sizes, rows_per_class: int) -> int:
         """Return the rows of a bank, at most: all that each class of an image is allowed."""
@@ -141,18 +156,56 @@ def _self_train(facts: Facts, stage: Stage, split: str) -> Cost:
 
 def _proposals(facts: Facts, stage: Stage, split: str) -> Cost:
     survey, params = facts.survey, facts.params.simbaseline
-    captions = facts.params.vision_language.training
     disk = sizes.proposals(
         survey.unlabelled(split) if stage.option("--unlabelled") else survey.val,
         params.test,
         queries=params.proposals.network.queries,
-        dimension=captions.dimension if captions else CLIP_DIMENSION,
+        dimension=facts.shared_dimension,
     )
     return Cost(disk=disk)
 
 
+def _regions(facts: Facts, stage: Stage, split: str) -> Cost:
+    survey, of_val = facts.survey, "unlabelled" not in (stage.option("--proposals") or "")
+    images = survey.val if of_val else survey.unlabelled(split)
+    queries = facts.params.simbaseline.proposals.network.queries
+    return Cost(disk=sizes.regions(len(images), queries=queries, dimension=facts.shared_dimension))
+
+
+def _eigenvectors(facts: Facts, stage: Stage, split: str) -> Cost:
+    """Nodes are cells of the maps, or patches of a ViT."""
+    params, survey = facts.params.eigenvectors, facts.survey
+    tuning = survey.kept(split)[: facts.params.features.tuning_images]
+    images = [*survey.val, *(tuning if stage.option("--train-maps") else ())]
+    encoder = params.encoder
+    grids = sizes.patch_grids(images, encoder) if encoder else facts.grids(images)
+    return Cost(disk=None if grids is None else sizes.eigenvectors(grids, params.vectors))
+
+
+def _spnet_maps(facts: Facts, stage: Stage, split: str) -> Cost:
+    """The network looks once for each scale; what is kept are the scores of all classes."""
+    images, scales = facts.survey.val, facts.params.spnet.end_to_end.scales
+    seconds = facts.looking(images) * sum(s**2 for s in scales)
+    return Cost(seconds, disk=sizes.dense_maps(facts.grids(images), facts.classes))
+
+
+def _sazs_maps(facts: Facts, stage: Stage, split: str) -> Cost:
+    """What is kept are the margins of all classes; only of the split's own network is the pace known."""
+    params, short = facts.params.sazs, facts.params.features.short_side
+    views = [view_of(size, params.input_size, short) for size in facts.survey.val]
+    grids = sizes.margin_grids(views, params.model, stride=facts.stride)
+    own = params.model.architecture == "seen_only"
+    seconds = facts.pace.forward * sizes.cells(views) if own else None
+    return Cost(seconds, disk=None if grids is None else sizes.dense_maps(grids, facts.classes))
+
+
+def _competitors(facts: Facts, stage: Stage, split: str) -> Cost:
+    return Cost(disk=sizes.competitors(facts.survey.val))
+
+
 def _evaluate(facts: Facts, stage: Stage, split: str) -> Cost:
-    return Cost(disk=sizes.evaluation(facts.survey.val, len(facts.params.benchmark.classes)))
+    rows = stage.command.split().count("--row")
+    return Cost(disk=rows * sizes.evaluation(facts.survey.val, facts.classes))
 
 
 RULES: dict[str, Callable[[Facts, Stage, str], Cost]] = {
@@ -170,6 +223,12 @@ RULES: dict[str, Callable[[Facts, Stage, str], Cost]] = {
     "cagnet_maps": _cagnet_maps,
     "self_train": _self_train,
     "simbaseline_proposals": _proposals,
+    "regions": _regions,
+    "eigenvectors": _eigenvectors,
+    "spnet_maps": _spnet_maps,
+    "sazs_maps": _sazs_maps,
+    "competitors": _competitors,
     "evaluate": _evaluate,
+    "simbaseline_evaluate": _evaluate,
 }
 """By the module of the stage."""

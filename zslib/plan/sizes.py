@@ -4,6 +4,7 @@ Checksums, ids and HDF5's own records, some kilobytes per file, are left out.
 """
 
 import math
+import re
 from collections.abc import Sequence
 
 from zslib.artifacts.proposals import STRIDE
@@ -11,13 +12,16 @@ from zslib.datasets.views import size_with_short_side
 from zslib.grids import feature_grid
 from zslib.methods.simbaseline.extraction import MULTIPLE
 from zslib.methods.simbaseline.views import resized
-from zslib.params import ViewParams
+from zslib.params import EncoderParams, SazsModel, ViewParams
 
 HALF, SINGLE, LONG = 2, 4, 8
-"""Bytes of a float16, of a float32 or int32, of an int64."""
+"""Bytes of a float16, of a float32 or int32, of a float64 or int64."""
 
 Sizes = Sequence[tuple[int, int]]
 """(width, height) of each image."""
+
+Grids = Sequence[tuple[int, int]]
+"""(height, width) of each image's feature map."""
 
 
 def pixel_bank(rows: int, dimension: int, images: int) -> int:
@@ -25,17 +29,42 @@ def pixel_bank(rows: int, dimension: int, images: int) -> int:
     return rows * (HALF * dimension + 1 + SINGLE) + LONG * (images + 1)
 
 
-def dense_maps(sizes: Sizes, *, short_side: int, stride: int, dimension: int) -> int:
+def dense_maps(grids: Grids, dimension: int) -> int:
     """maps.h5, val_maps.h5, unlabelled_maps.h5: features of every cell, and each map's grid."""
-    return cells(sizes, short_side=short_side, stride=stride) * HALF * dimension + (
-        2 * SINGLE * len(sizes)
-    )
+    return cells(grids) * HALF * dimension + 2 * SINGLE * len(grids)
 
 
-def cells(sizes: Sizes, *, short_side: int, stride: int) -> int:
-    """Cells of the feature maps of all images, at the fixed view (zs3net §10)."""
-    grids = (feature_grid(view(size, short_side), stride) for size in sizes)
+def cells(grids: Grids) -> int:
+    """Cells of all maps."""
     return sum(height * width for height, width in grids)
+
+
+def feature_grids(sizes: Sizes, *, short_side: int, stride: int) -> Grids:
+    """Grids of the images' maps at the fixed view (zs3net §10)."""
+    return [feature_grid(view(size, short_side), stride) for size in sizes]
+
+
+def patch_grids(sizes: Sizes, encoder: EncoderParams) -> Grids | None:
+    """Grids of a ViT's patches on images of their own size (sazs §4.1); None where no name tells."""
+    patch = _patch_of(encoder)
+    return None if patch is None else [(h // patch, w // patch) for w, h in sizes]
+
+
+def margin_grids(views: Grids, model: SazsModel, *, stride: int) -> Grids | None:
+    """Grids of SAZS's maps of views of (height, width): `grid` of the networks in zslib/backbones."""
+    match model.architecture:
+        case "seen_only":
+            return [feature_grid(view, stride) for view in views]
+        case "drn":
+            return [(-(-h // 8), -(-w // 8)) for h, w in views]
+    patch = _patch_of(model.encoder)
+    return None if patch is None else [(2 * (h // patch), 2 * (w // patch)) for h, w in views]
+
+
+def _patch_of(encoder: EncoderParams | None) -> int | None:
+    """Pixels of a ViT's patch as timm's names have it: vit_small_patch16_224."""
+    found = re.search(r"patch(\d+)", encoder.name) if encoder else None
+    return int(found[1]) if found else None
 
 
 def view(size: tuple[int, int], short_side: int) -> tuple[int, int]:
@@ -67,6 +96,23 @@ def evaluation(sizes: Sizes, classes: int) -> int:
 def gated_maps(dense: Sequence[int], *, bank_rows: int, images: int, dimension: int) -> int:
     """CaGNet's maps: gated ones as large as those they come from, and a bank of triple width."""
     return sum(dense) + pixel_bank(bank_rows, 3 * dimension, images)
+
+
+def eigenvectors(grids: Grids, vectors: int) -> int:
+    """eigenvectors.h5: of each node all but the first; of each image all eigenvalues, an offset, its
+    grid and the two shares that this covers."""
+    each = LONG * vectors + LONG + 2 * SINGLE + 2 * LONG
+    return cells(grids) * HALF * (vectors - 1) + each * len(grids) + LONG
+
+
+def competitors(sizes: Sizes) -> int:
+    """competitors.h5: two classes and their values per pixel."""
+    return 2 * (1 + SINGLE) * pixels(sizes) + 2 * SINGLE * len(sizes)
+
+
+def regions(images: int, *, queries: int, dimension: int) -> int:
+    """regions/val.h5: a vector per query, and whether there is one."""
+    return images * queries * (HALF * dimension + 1)
 
 
 def proposals(sizes: Sizes, views: ViewParams, *, queries: int, dimension: int) -> int:

@@ -59,7 +59,7 @@ FIGURES = (
     *("miou_seen", "miou_unseen", "hiou", "miou"),
     *("pixel_accuracy", "mean_accuracy", "fwiou"),
 )
-BOUNDED = ("hiou", "miou_seen", "miou_unseen")
+BOUNDED = ("hiou", "miou_seen", "miou_unseen", "miou")
 RESTRICTED = "miou_unseen_restricted"
 COLUMNS = (
     *IDENTITY,
@@ -69,34 +69,42 @@ COLUMNS = (
 )
 """`_low` and `_high` bound the bootstrap's 95 % interval; `restricted` is the ZSL protocol."""
 
+_YOUNGER = ("miou_low", "miou_high")
+"""Columns that files of earlier versions lack."""
+
 Row = dict[str, Any]
 _log = logging.getLogger(__name__)
 
 
 class Scores(BaseModel):
-    """One score file, as `zslib.evaluation.save` writes it; it may hold more figures."""
+    """One score file, as `zslib.evaluation.score` writes it; it may hold more figures.
+
+    Across datasets, what tells seen and unseen classes apart is None.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
     split: str
     method: str
     protocol: Literal["clean", "official"]
-    setting: Literal["inductive", "transductive"]
+    setting: Literal["inductive", "transductive", "cross-dataset"]
     seed: int
-    miou_seen: float = Field(ge=0, le=1)
-    miou_unseen: float = Field(ge=0, le=1)
-    hiou: float = Field(ge=0, le=1)
+    miou_seen: float | None = Field(ge=0, le=1)
+    miou_unseen: float | None = Field(ge=0, le=1)
+    hiou: float | None = Field(ge=0, le=1)
     miou: float = Field(ge=0, le=1)
     pixel_accuracy: float = Field(ge=0, le=1)
     mean_accuracy: float = Field(ge=0, le=1)
     fwiou: float = Field(ge=0, le=1)
-    interval95: dict[str, tuple[float, float]]
-    protocols: dict[str, dict[str, float]]
+    interval95: dict[str, tuple[float, float] | None]
+    protocols: dict[str, dict[str, float | None]]
     class_iou: dict[str, float | None]
 
     @property
-    def restricted(self) -> float:
+    def restricted(self) -> float | None:
         """Unseen mean IoU when only unseen pixels and unseen classes count (ZSL)."""
+        if self.setting == "cross-dataset":
+            return None
         return self.protocols["restricted_to_unseen"]["miou_unseen"]
 
 
@@ -123,7 +131,7 @@ def read_scores(folder: Path, *, splits: Sequence[str] | None = None) -> list[Sc
     found: dict[tuple[Any, ...], Path] = {}
     kept = []
     for path in sorted(Path(folder).glob("*.json")):
-        scores = _read(path)
+        scores = parse_scores(str(path), _text(path))
         if splits is not None and scores.split not in splits:
             _log.info("%s: left out, split '%s' is not among `splits`", path, scores.split)
             continue
@@ -137,17 +145,46 @@ def read_scores(folder: Path, *, splits: Sequence[str] | None = None) -> list[Sc
     return sorted(kept, key=lambda scores: _order(scores.model_dump(), splits))
 
 
+def parse_scores(name: str, text: str) -> Scores:
+    """Return the scores that a score file holds; `name` is what an error calls it.
+
+    Raises:
+        InputError: it is no score file, or of an unknown method.
+    """
+    try:
+        json.loads(text)
+        scores = Scores.model_validate_json(text)
+        row_of("", scores)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(str(part) for part in fault["loc"])
+        raise InputError(f"{name}: {key}: {fault['msg']}; {_RERUN}") from None
+    except KeyError as error:
+        raise InputError(f"{name}: {error} is missing; {_RERUN}") from None
+    except ValueError as error:
+        raise InputError(f"{name}: is no JSON ({error}); {_RERUN}") from error
+    if scores.method not in METHODS:
+        raise InputError(
+            f"{name}: method '{scores.method}' is not one of the leaderboard "
+            f"({', '.join(METHODS)}); correct it in its dvc.yaml or add it to zslib/report/leaderboard.py"
+        )
+    return scores
+
+
 def row_of(benchmark: str, scores: Scores) -> Row:
     """Return one row of the leaderboard."""
     row: Row = {"benchmark": benchmark}
     row |= {name: getattr(scores, name) for name in (*IDENTITY[1:], *FIGURES)}
     for name in BOUNDED:
-        row[f"{name}_low"], row[f"{name}_high"] = scores.interval95[name]
+        row[f"{name}_low"], row[f"{name}_high"] = scores.interval95[name] or (None, None)
     return row | {RESTRICTED: scores.restricted}
 
 
 def to_csv(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return the rows as CSV; fractions with six decimals, lines end in a bare newline."""
+    """Return the rows as CSV; fractions with six decimals, lines end in a bare newline.
+
+    A figure that does not exist is an empty cell.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -165,11 +202,11 @@ def read_leaderboard(path: Path) -> list[Row]:
     try:
         with Path(path).open(newline="", encoding="utf-8") as file:
             table = csv.DictReader(file)
-            if missing := [c for c in COLUMNS if c not in (table.fieldnames or ())]:
+            if missing := [c for c in COLUMNS if c not in {*(table.fieldnames or ()), *_YOUNGER}]:
                 raise InputError(
                     f"{path}: column '{missing[0]}' is missing; give a report's leaderboard.csv"
                 )
-            return [{name: _parsed(name, line[name]) for name in COLUMNS} for line in table]
+            return [{c: _parsed(c, line.get(c, "")) for c in COLUMNS} for line in table]
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"{path}: is no leaderboard ({error}); rerun the stage 'report'"
@@ -179,27 +216,30 @@ def read_leaderboard(path: Path) -> list[Row]:
 def aggregate(rows: Iterable[Mapping[str, Any]]) -> str:
     """Return a Markdown table, in percent: mean ± sample standard deviation over the seeds.
 
-    The column `seeds` says over how many, and of how many where others in the table have more. Where
+    The column `seeds` says over how many, and of how many where others in the table have more. Rows
+    of several variants (see `zslib.report.experiments`) are kept apart, in a column of their own. Where
     any row is of a published split, the last column shows what is in print.
 
     Raises:
         InputError: a row occurs twice, as when two files come from the same experiment.
     """
-    groups: dict[tuple[str, ...], dict[int, Mapping[str, Any]]] = {}
+    groups: dict[tuple[Any, ...], dict[int, Mapping[str, Any]]] = {}
     for row in sorted(rows, key=_order):
-        seeds = groups.setdefault(tuple(row[name] for name in IDENTITY[:-1]), {})
+        identity = (*(row[name] for name in IDENTITY[:-1]), row.get("variant"))
+        seeds = groups.setdefault(identity, {})
         if row["seed"] in seeds:
             name = " ".join(str(row[key]) for key in IDENTITY[:-1])
             raise InputError(f"{name}, seed {row['seed']}: occurs twice; give each run once")
         seeds[row["seed"]] = row
     most = max(map(len, groups.values()), default=0)
-    figures = (*FIGURES, RESTRICTED)
-    head = ["benchmark", "split", "method", "protocol", "setting", "seeds", *figures]
-    lines = [head, ["---"] * 5 + ["---:"] * (len(head) - 5)]
+    several = len({variant for *_, variant in groups}) > 1
+    labels, figures = [*IDENTITY[:-1], *["variant"] * several], (*FIGURES, RESTRICTED)
+    head = [*labels, "seeds", *figures]
+    lines = [head, ["---"] * len(labels) + ["---:"] * (len(head) - len(labels))]
     for identity, seeds in groups.items():
         cells = [_mean_and_sd([row[name] for row in seeds.values()]) for name in figures]
         count = f"{len(seeds)}" if len(seeds) == most else f"{len(seeds)} of {most}"
-        lines.append([*identity, count, *cells])
+        lines.append([*map(str, identity[: len(labels)]), count, *cells])
     in_print = [triple(method, benchmark, split) for benchmark, split, method, *_ in groups]
     if any(in_print):
         column = ["published seen / unseen / hIoU", "---:", *in_print]
@@ -208,31 +248,19 @@ def aggregate(rows: Iterable[Mapping[str, Any]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines) + note
 
 
-def _mean_and_sd(values: Sequence[float]) -> str:
-    mean = f"{100 * statistics.fmean(values):.1f}"
-    return mean if len(values) < 2 else f"{mean} ± {100 * statistics.stdev(values):.1f}"
+def _mean_and_sd(values: Sequence[float | None]) -> str:
+    existing = [value for value in values if value is not None]
+    if not existing:
+        return "\N{EN DASH}"
+    mean = f"{100 * statistics.fmean(existing):.1f}"
+    return mean if len(existing) < 2 else f"{mean} ± {100 * statistics.stdev(existing):.1f}"
 
 
-def _read(path: Path) -> Scores:
+def _text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
-        json.loads(text)
-        scores = Scores.model_validate_json(text)
-        row_of("", scores)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(str(part) for part in fault["loc"])
-        raise InputError(f"{path}: {key}: {fault['msg']}; {_RERUN}") from None
-    except KeyError as error:
-        raise InputError(f"{path}: {error} is missing; {_RERUN}") from None
+        return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: is no JSON ({error}); {_RERUN}") from error
-    if scores.method not in METHODS:
-        raise InputError(
-            f"{path}: method '{scores.method}' is not one of the leaderboard "
-            f"({', '.join(METHODS)}); correct `--method` or add it to zslib/report/leaderboard.py"
-        )
-    return scores
+        raise InputError(f"{path}: cannot be read ({error}); {_RERUN}") from error
 
 
 def is_fused(method: str) -> bool:
@@ -246,7 +274,8 @@ _RERUN = "delete it and rerun the stage 'evaluate' that writes it"
 def _order(row: Mapping[str, Any], splits: Sequence[str] | None = None) -> tuple[Any, ...]:
     method = list(METHODS).index(row["method"])
     split = splits.index(row["split"]) if splits else _natural(row["split"])
-    return (row.get("benchmark", ""), split, method, row["protocol"], row["setting"], row["seed"])
+    kind = (row["protocol"], row["setting"], row.get("variant", 0), row["seed"])
+    return (row.get("benchmark", ""), split, method, *kind)
 
 
 def _natural(name: str) -> tuple[Any, ...]:
@@ -259,4 +288,4 @@ def _parsed(name: str, value: str) -> Any:
         return int(value)
     if name == "method" and value not in METHODS:
         raise ValueError(f"unknown method '{value}'")
-    return value if name in IDENTITY else float(value)
+    return value if name in IDENTITY else float(value) if value else None
