@@ -4,27 +4,14 @@ from pathlib import Path
 
 import click
 
-from stages.command import EXISTING, PATH, Sections, scratch, stage
+from stages.command import EXISTING, Sections, stage
+from stages.end_to_end import Inputs, end_to_end
 
 
 @stage
-@click.option("--images", type=EXISTING, required=True, help="images.json of the index.")
-@click.option("--labels", type=EXISTING, required=True, help="Seen labels.")
-@click.option("--network", type=EXISTING, required=True, help="The seen-only backbone.")
+@end_to_end
 @click.option("--maps", type=EXISTING, required=True, help="Dense maps of training images by it.")
-@click.option("--embeddings", type=EXISTING, required=True)
-@click.option("--curves", type=PATH, required=True)
-def main(
-    section: Sections,
-    *,
-    images: Path,
-    labels: Path,
-    network: Path,
-    maps: Path,
-    embeddings: Path,
-    curves: Path,
-    out: Path,
-) -> None:
+def main(section: Sections, *, inputs: Inputs, maps: Path, out: Path) -> None:
     """Train the published first step; write network.safetensors and step1.safetensors.
 
     Reads params.yaml:cagnet.end_to_end, cagnet.step1, features.label_rule, seed. Example:
@@ -32,46 +19,27 @@ def main(
     --out artifacts/world/u4/cagnet/e2e/networks
     """
     params, step1 = section("cagnet.end_to_end"), section("cagnet.step1")
-    rule, seed, compute = section("features.label_rule"), section("seed"), section("compute")
-
-    import torch
+    rule, seed = section("features.label_rule"), section("seed")
+    name, sections = "cagnet end to end", [params, step1, rule]
 
     from zslib.artifacts import publish
     from zslib.artifacts.features import DenseMaps
-    from zslib.artifacts.maps import open_labels
-    from zslib.backbones.trained import Backbone
-    from zslib.datasets.index import ImageIndex
-    from zslib.embeddings.table import load_class_vectors
     from zslib.methods.cagnet.end_to_end import fit
-    from zslib.training import Checkpoint, Curves, start_runtime
 
-    index, label_maps, recorded = (
-        ImageIndex.load(images),
-        open_labels(labels),
-        Curves(curves, every=50),
-    )
-    backbone = Backbone.load(network)
-    sections = [params, step1, rule, seed]
-    with scratch(out, [images, labels, network, maps, embeddings], sections) as folder:
+    with inputs.opened(name, sections, seed=seed, more=[maps]) as given:
         networks = fit(
-            backbone,
-            [index.path(image_id) for image_id in label_maps.ids],
-            label_maps,
-            maps=DenseMaps.open(maps),
-            class_embeddings=torch.from_numpy(load_class_vectors(embeddings).rows),
-            step1=step1,
-            params=params,
+            given.backbone,
+            given.images,
+            DenseMaps.open(maps),
+            given.class_embeddings,
+            step1,
+            params,
             label_rule=rule,
-            seed=seed,
-            compute=compute,
-            runtime=start_runtime(compute.on_one_device()),
-            checkpoint=Checkpoint(folder, compute.checkpoint_seconds),
-            curves=recorded,
+            run=given.run,
         )
         with publish(out) as temporary:
-            backbone.save(temporary / "network.safetensors")
+            given.backbone.save(temporary / "network.safetensors")
             networks.save(temporary / "step1.safetensors")
-        recorded.write()
 
 
 if __name__ == "__main__":

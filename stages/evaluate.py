@@ -1,4 +1,4 @@
-"""Score a classifier."""
+"""Score classifiers of the same dense maps, each a row of the leaderboard."""
 
 from pathlib import Path
 
@@ -6,52 +6,76 @@ import click
 
 from stages.command import EXISTING, PATH, Sections, stage
 
+KINDS = click.Choice(["plain", "uncalibrated", "self-trained", "fused"])
+
 
 @stage
-@click.option("--method", required=True, help="Name in the leaderboard.")
+@click.option(
+    "--row",
+    "rows",
+    type=(KINDS, str, EXISTING),
+    multiple=True,
+    required=True,
+    help="What to do with a classifier, its name in the leaderboard, its file.",
+)
 @click.option("--protocol", type=click.Choice(["clean", "official"]), default="clean")
-@click.option("--setting", type=click.Choice(["inductive", "transductive"]), default="inductive")
-@click.option("--classifier", type=EXISTING, required=True)
 @click.option("--maps", type=EXISTING, required=True, help="Dense maps of the validation images.")
+@click.option("--train-maps", type=EXISTING, help="Of training images; fused rows need them.")
+@click.option("--eigenvectors", type=EXISTING, help="Of both; fused rows need them.")
 @click.option("--labels", type=EXISTING, required=True, help="Validation labels.")
 @click.option("--seen-labels", type=EXISTING, required=True, help="Says what is unseen.")
-@click.option("--uncalibrated", is_flag=True, help="Leave calibration out.")
-@click.option("--scores", type=PATH, required=True, help="The metrics file (JSON) to write.")
+@click.option("--scores", type=PATH, required=True, help="Folder of the metrics files (JSON).")
 def main(
     section: Sections,
     *,
-    method: str,
+    rows: tuple[tuple[str, str, Path], ...],
     protocol: str,
-    setting: str,
-    classifier: Path,
     maps: Path,
+    train_maps: Path | None,
+    eigenvectors: Path | None,
     labels: Path,
     seen_labels: Path,
-    uncalibrated: bool,
     scores: Path,
     out: Path,
 ) -> None:
     """Predict the validation images, count the confusion matrix, derive every figure from it.
 
-    Reads params.yaml:evaluate, seed. Writes confusion.h5 and predictions.h5, and the scores.
-    Example: python -m stages.evaluate --method spnet-c
-    --classifier artifacts/world/u4/spnet/classifier.safetensors ... --out evaluations/world/u4/spnet-c
+    A self-trained row is transductive; a fused one chooses on training images how readily it fuses.
+    Reads params.yaml:evaluate, fusion.taus, seed. Writes confusion.h5 and predictions.h5 of each row
+    to a folder of its name, and its scores. Example:
+    python -m stages.evaluate --row plain zs3net artifacts/world/u4/zs3net/clean/classifier.safetensors
+    ... --scores results/world --out evaluations/world/u4/zs3net
     """
-    params, seed = section("evaluate"), section("seed")
+    params, seed, taus = section("evaluate"), section("seed"), ()
+    if eigenvectors:
+        taus = section("fusion.taus")
+    if not (eigenvectors and train_maps) and any(kind == "fused" for kind, _, _ in rows):
+        raise click.UsageError("a fused row needs --eigenvectors and --train-maps")
 
+    from zslib.artifacts.eigenvectors import Eigenvectors
     from zslib.artifacts.features import DenseMaps
     from zslib.artifacts.maps import open_labels
     from zslib.benchmark import Split
-    from zslib.evaluation import Entry, evaluate, save
+    from zslib.evaluation import Entry, score
+    from zslib.fusion.segmenter import FusedSegmenter, choose_tau
     from zslib.heads import load_head
     from zslib.segmenters import HeadSegmenter
 
-    split = Split.described(open_labels(seen_labels).meta)
-    head = load_head(classifier).for_split(split)
-    segmenter = HeadSegmenter(head.uncalibrated() if uncalibrated else head, DenseMaps.open(maps))
-    evaluation = evaluate(segmenter, open_labels(labels), resolution=params.resolution)
-    entry = Entry(split.name, method, protocol, seed=seed, setting=setting)
-    save(evaluation, entry, params, folder=out, scores=scores)
+    known, validation = open_labels(seen_labels), DenseMaps.open(maps)
+    split = Split.described(known.meta)
+    segmenters = {}
+    for kind, method, classifier in rows:
+        head = load_head(classifier).for_split(split)
+        head = head.uncalibrated() if kind == "uncalibrated" else head
+        segmenter = HeadSegmenter(head, validation)
+        if kind == "fused":
+            vectors = Eigenvectors.open(eigenvectors)
+            tuning = HeadSegmenter(head, DenseMaps.open(train_maps).tuning)
+            tau = choose_tau(tuning, known, vectors, taus)
+            segmenter = FusedSegmenter(segmenter, vectors, tau)
+        setting = "transductive" if kind == "self-trained" else "inductive"
+        segmenters[Entry(split.name, method, protocol, seed=seed, setting=setting)] = segmenter
+    score(segmenters, open_labels(labels), params, folder=out, scores=scores)
 
 
 if __name__ == "__main__":

@@ -10,25 +10,27 @@ from stages.command import EXISTING, SCRATCH, Sections, stage
 @stage
 @click.option("--scores", type=EXISTING, required=True, help="Folder of score files (JSON).")
 @click.option("--evaluations", type=EXISTING, required=True, help="Folder of evaluations.")
-@click.option("--calibration", type=EXISTING, required=True, help="Folder of calibration curves.")
+@click.option("--calibration", type=EXISTING, help="Folder of calibration curves.")
 @click.option("--artifacts", type=EXISTING, required=True, help="The benchmark's artifacts.")
 def main(
     section: Sections,
     *,
     scores: Path,
     evaluations: Path,
-    calibration: Path,
+    calibration: Path | None,
     artifacts: Path,
     out: Path,
 ) -> None:
     """Write leaderboard.csv and index.html, one self-contained page.
 
-    Reads params.yaml:benchmark, splits, report, seed. Scores of other splits are left out. What
-    scratch/timings.jsonl knows of the stages' cost is shown, if it is there.
+    Reads params.yaml:benchmark, splits, report, seed. Scores of other splits are left out; a benchmark
+    that is only evaluated on has those of its source. What scratch/timings.jsonl knows of the stages'
+    cost is shown, if it is there.
     Example: python -m stages.report --scores results/world --evaluations evaluations/world
     --calibration curves/world/calibration --artifacts artifacts/world --out report
     """
-    benchmark, splits = section("benchmark"), section("splits")
+    benchmark = section("benchmark")
+    splits = section("splits") or benchmark.source_splits
     params, seed = section("report"), section("seed")
 
     from zslib.artifacts import publish

@@ -42,17 +42,16 @@ def main(
     seed = section("seed")
     compute = section("compute").on_one_device()
 
-    from zslib.artifacts.maps import open_labels, open_pseudo_labels
+    from zslib.artifacts.maps import open_labels
     from zslib.artifacts.proposals import Proposals
     from zslib.artifacts.publish import publish
     from zslib.artifacts.regions import Regions
     from zslib.datasets.index import ImageIndex
     from zslib.methods.simbaseline.extraction import TestImages, extract
-    from zslib.methods.simbaseline.fit import fit
     from zslib.methods.simbaseline.network import Proposer
-    from zslib.methods.simbaseline.segmenters import load_text, segmenter, text_rows
-    from zslib.methods.simbaseline.self_training import KnownLabels, MixedLabels, write
-    from zslib.training import Checkpoint, Curves, start_runtime
+    from zslib.methods.simbaseline.segmenters import load_text, segmenter
+    from zslib.methods.simbaseline.self_training import self_train
+    from zslib.training import Curves, start_runtime
 
     index, label_maps = ImageIndex.load(images), open_labels(labels)
     proposer, recorded = Proposer.load(network), Curves(curves, every=20)
@@ -71,21 +70,18 @@ def main(
     inputs = [images, labels, network, proposals, regions]
     sections = [params, fusion, views, query_text.made_from, query_prompts, region_prompts, seed]
     with scratch(out, inputs, sections) as folder, publish(out) as temporary:
-        pseudo = temporary / "pseudo_labels.h5"
-        known = KnownLabels(first.ids, label_maps, index.size)
-        write(first, known, params.labels, pseudo, scratch=folder)
-        mixed = MixedLabels.of(label_maps, open_pseudo_labels(pseudo)[0])
-        proposer.network.compare_with(text_rows(query_text, first.classes))
-        fit(
+        self_train(
             proposer,
-            [index.path(image_id) for image_id in mixed.ids],
-            mixed,
-            first.classes,
-            params.training,
+            first,
+            query_text,
+            index,
+            label_maps,
+            params,
+            path=temporary / "pseudo_labels.h5",
             seed=seed,
             compute=compute,
             runtime=runtime,
-            checkpoint=Checkpoint(folder, compute.checkpoint_seconds),
+            scratch=folder,
             curves=recorded,
         )
         proposer.save(temporary / "network.safetensors")

@@ -174,7 +174,7 @@ def _replace_mat(
 
 @dataclass(frozen=True)
 class Readers:
-    """Which stages read masks, directly, behind the classifier that one evaluation scores."""
+    """Which stages read masks, directly, behind what one evaluation scores."""
 
     evaluation: str
     clean: bool
@@ -188,10 +188,11 @@ class Readers:
 
 
 def mask_readers(project: Path, dataset_root: str) -> list[Readers]:
-    """Return, per evaluation stage of the DVC project, who reads masks behind its classifier.
+    """Return, per evaluation stage of the DVC project, who reads masks behind what it scores.
 
-    In the clean protocol that is `seen_labels`, and nothing else. (The index stage reads masks to
-    check them; what it passes on of them is in its files of masks.)
+    That is all it depends on but the validation labels. In the clean protocol the one reader is
+    `seen_labels`. (The index stage reads masks to check them; what it passes on of them is in its
+    files of masks.)
     """
     import networkx as nx
     from dvc.repo import Repo
@@ -200,13 +201,15 @@ def mask_readers(project: Path, dataset_root: str) -> list[Readers]:
     writers = {out.def_path: stage for stage in graph for out in stage.outs}
     readers = []
     for stage in sorted(graph, key=lambda stage: (stage.path, stage.name)):
-        options = (stage.cmd or "").split()
-        if "stages.evaluate" not in options:
+        words = (stage.cmd or "").split()
+        if "--row" not in words:
             continue
-        trained = _writer(writers, options[options.index("--classifier") + 1])
-        behind = {trained, *nx.descendants(graph, trained)}
+        truth = words[words.index("--labels") + 1]
+        paths = {dep.def_path for dep in stage.deps} - {truth}
+        scored = {writer for path in paths if (writer := _writer(writers, path))}
+        behind = scored.union(*(nx.descendants(graph, writer) for writer in scored))
         names = {_address(s, project) for s in behind if _reads_masks(s, dataset_root)} - {"index"}
-        clean = "official" not in options and "supervised" not in options
+        clean = "--protocol official" not in stage.cmd and "supervised" not in words
         leaks = {name for name in names if clean and name.split("@")[0] != "seen_labels"}
         address = _address(stage, project)
         readers.append(Readers(address, clean, tuple(sorted(names)), tuple(sorted(leaks))))
@@ -214,9 +217,9 @@ def mask_readers(project: Path, dataset_root: str) -> list[Readers]:
 
 
 def _writer(writers: dict[str, Any], path: str) -> Any:
-    """The stage that writes a file, alone or within a folder."""
+    """The stage that writes a file, alone or within a folder, if one does."""
     candidates = [Path(path), *Path(path).parents]
-    return next(writers[str(p)] for p in candidates if str(p) in writers)
+    return next((writers[str(p)] for p in candidates if str(p) in writers), None)
 
 
 def _reads_masks(stage: Any, dataset_root: str) -> bool:

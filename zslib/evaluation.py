@@ -33,6 +33,8 @@ from zslib.params import EvaluateParams
 from zslib.segmenters import Segmenter
 
 BACKGROUND = "background"
+OF_ALL_CLASSES = ("miou", "mean_accuracy", "pixel_accuracy", "fwiou")
+"""The figures that do not tell seen and unseen classes apart."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,12 @@ class Entry:
     method: str
     protocol: Literal["clean", "official"]
     seed: int
-    setting: Literal["inductive", "transductive"] = "inductive"
+    setting: Literal["inductive", "transductive", "cross-dataset"] = "inductive"
+
+    @property
+    def name(self) -> str:
+        """Of the folder that holds its evaluation."""
+        return f"{self.method}-{self.protocol}"
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,7 @@ def evaluate(
 ) -> Evaluation:
     """Predict every validation image among all classes, and its unseen pixels among the unseen.
 
+    Where no class is seen, as across datasets, that would be the same twice: once is enough.
     "original" scores on the label maps as they are; "view" resizes them (nearest) to the size of the
     view that the network saw, as the released evaluators do (zs3net §7).
     """
@@ -82,7 +90,7 @@ def evaluate(
         generalised += matrix
         per_image.append(marginals(matrix))
         predictions.append(prediction)
-        if split.shows_unseen(truth):
+        if split.seen and split.shows_unseen(truth):
             unseen_truth = np.where(np.isin(truth, split.unseen), truth, IGNORE_INDEX)
             unseen_prediction = among_unseen.predict(position, truth.shape)
             restricted += confusion_matrix(
@@ -119,7 +127,11 @@ def _truths(
 
 
 def derive_scores(evaluation: Evaluation, entry: Entry, params: EvaluateParams) -> dict[str, Any]:
-    """Return everything the leaderboard and the report need, as JSON; fractions in [0, 1]."""
+    """Return everything the leaderboard and the report need, as JSON; fractions in [0, 1].
+
+    Where no class is seen, as across datasets, what tells seen and unseen ones apart is null, and the
+    restricted protocol is missing.
+    """
     split = evaluation.split
     groups: dict[str, Any] = {"seen": split.seen, "unseen": split.unseen}
     intervals = bootstrap_intervals(
@@ -132,8 +144,8 @@ def derive_scores(evaluation: Evaluation, entry: Entry, params: EvaluateParams) 
         "protocol": entry.protocol,
         "setting": entry.setting,
         "seed": entry.seed,
-        **scores(evaluation.generalised, **groups),
-        "interval95": {name: list(bounds) for name, bounds in intervals.items()},
+        **_existing(scores(evaluation.generalised, **groups), split),
+        "interval95": _existing({name: list(ends) for name, ends in intervals.items()}, split),
         "protocols": _protocols(evaluation),
         "class_iou": {
             split.classes[c]: None if np.isnan(iou[c]) else float(iou[c])
@@ -142,14 +154,16 @@ def derive_scores(evaluation: Evaluation, entry: Entry, params: EvaluateParams) 
     }
 
 
-def _protocols(evaluation: Evaluation) -> Mapping[str, dict[str, float]]:
+def _protocols(evaluation: Evaluation) -> Mapping[str, dict[str, float | None]]:
     """Score the same predictions under the other protocols in use (zs3net §7, spnet §7)."""
     split, matrix = evaluation.split, evaluation.generalised
     groups: dict[str, Any] = {"seen": split.seen, "unseen": split.unseen}
     result = {
-        "absent_classes_zero": scores(matrix, **groups, absent="zero"),
-        "restricted_to_unseen": scores(evaluation.restricted, seen=(), unseen=split.unseen),
+        "absent_classes_zero": _existing(scores(matrix, **groups, absent="zero"), split),
     }
+    if split.seen:
+        unseen_alone = scores(evaluation.restricted, seen=(), unseen=split.unseen)
+        result["restricted_to_unseen"] = unseen_alone
     if BACKGROUND in split.classes and split.classes.index(BACKGROUND) in split.seen:
         background = split.classes.index(BACKGROUND)
         rest = tuple(c for c in split.seen if c != background)
@@ -159,10 +173,39 @@ def _protocols(evaluation: Evaluation) -> Mapping[str, dict[str, float]]:
     return result
 
 
-def save(
-    evaluation: Evaluation, entry: Entry, params: EvaluateParams, *, folder: Path, scores: Path
+def _existing(figures: dict[str, Any], split: Split) -> dict[str, Any]:
+    """Put None for what tells seen and unseen classes apart, where none is seen."""
+    exist = figures if split.seen else OF_ALL_CLASSES
+    return {name: value if name in exist else None for name, value in figures.items()}
+
+
+def score(
+    segmenters: Mapping[Entry, Segmenter],
+    labels: LabelMaps,
+    params: EvaluateParams,
+    *,
+    folder: Path,
+    scores: Path,
 ) -> None:
-    """Publish confusion.h5 and predictions.h5 in `folder`, and the scores as JSON."""
+    """Evaluate some rows of the leaderboard; publish each in `folder`, and its scores in `scores`.
+
+    Raises:
+        InputError: an image has no label map.
+    """
+    derived = {}
+    with publish(folder) as temporary:
+        for entry, segmenter in segmenters.items():
+            evaluation = evaluate(segmenter, labels, resolution=params.resolution)
+            save(evaluation, temporary / entry.name)
+            derived[entry] = derive_scores(evaluation, entry, params)
+    for entry, content in derived.items():
+        with publish(scores / f"{entry.split}-{entry.name}.json") as temporary:
+            temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def save(evaluation: Evaluation, folder: Path) -> None:
+    """Write confusion.h5 and predictions.h5 into a new folder."""
+    folder.mkdir(parents=True)
     meta = evaluation.split.describe() | {
         "ids": list(evaluation.ids),
         "details": dict(evaluation.details),
@@ -172,15 +215,11 @@ def save(
         "restricted": evaluation.restricted,
         "per_image": evaluation.per_image,
     }
-    with publish(folder) as temporary:
-        write_arrays(temporary / "confusion.h5", arrays, schema=CONFUSION, meta=meta)
-        write_label_maps(
-            temporary / "predictions.h5",
-            evaluation.ids,
-            evaluation.predictions,
-            schema=PREDICTIONS,
-            meta=evaluation.split.describe(),
-        )
-    text = json.dumps(derive_scores(evaluation, entry, params), indent=1, allow_nan=False)
-    with publish(scores) as temporary:
-        temporary.write_text(text + "\n")
+    write_arrays(folder / "confusion.h5", arrays, schema=CONFUSION, meta=meta)
+    write_label_maps(
+        folder / "predictions.h5",
+        evaluation.ids,
+        evaluation.predictions,
+        schema=PREDICTIONS,
+        meta=evaluation.split.describe(),
+    )

@@ -24,9 +24,18 @@ from zslib.datasets.views import BatchOrder, TrainingViews, loader
 from zslib.errors import InputError
 from zslib.features import Photographs, extract, plan_dense, sample_ids
 from zslib.held_out import draw_held_out
-from zslib.params import ComputeParams, FeatureParams, FineTuning, SelectionParams
+from zslib.params import AugmentationParams, ComputeParams, FeatureParams, SelectionParams
 from zslib.selection import Choice, calibration_matrices, hiou_of, tuning_pairs
-from zslib.training import Checkpoint, Curves, Losses, Runtime, TrainState, poly_lr, train
+from zslib.training import (
+    Checkpoint,
+    Curves,
+    Losses,
+    Runtime,
+    TrainState,
+    poly_lr,
+    step_decay,
+    train,
+)
 
 Head = TypeVar("Head", bound=Calibrated)
 
@@ -68,6 +77,7 @@ class Run:
     """How and where a network is trained."""
 
     name: str
+    """What its progress and its errors call it."""
     seed: int
     compute: ComputeParams
     runtime: Runtime
@@ -77,35 +87,43 @@ class Run:
 
     def for_choice(self) -> "Run":
         """Return the same for the training that a choice is made with."""
-        return replace(self, folder=self.folder / "held-out", curves=None)
+        name, folder = f"{self.name}-held-out", self.folder / "held-out"
+        return replace(self, name=name, folder=folder, curves=None)
+
+
+def augmented(
+    images: LabelledImages, augmentation: AugmentationParams, batch_size: int, *, run: Run
+) -> tuple[TrainingViews, BatchOrder]:
+    """Return views of images, and the order that their batches come in."""
+    views = TrainingViews(
+        images.paths, images, augmentation, seed=run.seed, cache_images=run.compute.cache_images
+    )
+    return views, BatchOrder(len(images), batch_size, seed=run.seed)
 
 
 def learn(
-    images: LabelledImages,
-    params: FineTuning,
+    views: TrainingViews,
+    order: BatchOrder,
     state: TrainState,
     step: Callable[[Sequence[Tensor]], Losses],
     *,
     steps: int,
-    refresh: int,
+    refresh: int = 1,
     run: Run,
 ) -> None:
-    """Take `steps` steps over augmented views; `refresh` of them share one learning rate.
+    """Take `steps` steps over batches of views; `refresh` of them share one learning rate.
 
-    The released forms refresh theirs every tenth step (spnet §5) or once per epoch (joem §5).
+    The released forms refresh theirs every tenth step (spnet §5) or once per epoch (joem §5, sazs §5).
     """
     compute = run.compute
-    views = TrainingViews(
-        images.paths, images, params.augmentation, seed=run.seed, cache_images=compute.cache_images
-    )
-    order = BatchOrder(len(images), params.batch_size, seed=run.seed)
 
     def refreshed(numbered: tuple[int, Sequence[Tensor]]) -> Losses:
         index, batch = numbered
+        since = index - index % refresh
         for optimiser in state.optimisers.values():
             for group in optimiser.param_groups:
-                start, power = group["initial_lr"], group["power"]
-                group["lr"] = poly_lr(start, index - index % refresh, steps, power=power)
+                rate = poly_lr(group["initial_lr"], since, steps, power=group["power"])
+                group["lr"] = rate * step_decay(since, group["decay"])
         return step(batch)
 
     train(
@@ -114,18 +132,18 @@ def learn(
         lambda start: enumerate(loader(views, order, start, steps, workers=compute.workers), start),
         steps=steps,
         seed=run.seed,
-        name=f"{run.name} {images.split.name}",
+        name=run.name,
         runtime=run.runtime,
         checkpoint=Checkpoint(run.folder, compute.checkpoint_seconds),
         curves=run.curves,
     )
 
 
-def require_a_batch(images: LabelledImages, params: FineTuning, *, section: str) -> None:
+def require_a_batch(images: LabelledImages, batch_size: int, *, section: str) -> None:
     """Raise InputError if there are fewer images than a batch; `section` names the parameters."""
-    if len(images) < params.batch_size:
+    if len(images) < batch_size:
         raise InputError(
-            f"{section}.batch_size: {params.batch_size} is more than the {len(images)} training "
+            f"{section}.batch_size: {batch_size} is more than the {len(images)} training "
             f"images of split '{images.split.name}'"
         )
 
@@ -142,7 +160,8 @@ def groups_without_norm(
     First the encoder; then the head's weights, and its biases, which are not decayed; `projection`
     belongs to the head. The network's own classifier is not used.
     """
-    resting = {id(p) for m in network.modules() if _is_norm(m) for p in m.parameters()}
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    resting = {id(parameter) for norm in norms for parameter in norm.parameters()}
     resting |= {id(parameter) for parameter in network.classifier.parameters()}
 
     def learning(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
@@ -189,10 +208,18 @@ def learn_and_choose(
     first = run.for_choice()
     trial = fit(images.hide(hidden, tuning), first)
     maps = _maps_of_some(trial, images, tuning, features, first)
-    pairs = tuning_pairs(maps, images.labels, hidden)
-    matrices = calibration_matrices(trial.classifier, pairs, candidates)
+    choice = choose_strength(trial.classifier, maps, images.labels, candidates)
+    return fit(images, run), choice
+
+
+def choose_strength(
+    classifier: Calibrated, maps: DenseMaps, labels: LabelMaps, candidates: Sequence[float]
+) -> Choice:
+    """Score every strength on maps of images that were kept out, by the classes hidden as unseen."""
+    hidden = classifier.split
+    matrices = calibration_matrices(classifier, tuning_pairs(maps, labels, hidden), candidates)
     scores = tuple(hiou_of(matrix, hidden) for matrix in matrices)
-    return fit(images, run), Choice(tuple(candidates), (scores,), (hidden.unseen,))
+    return Choice(tuple(candidates), (scores,), (hidden.unseen,))
 
 
 def _maps_of_some(
@@ -221,7 +248,3 @@ def _maps_of_some(
         scratch=run.folder / "tuning",
     )
     return DenseMaps.open(out)
-
-
-def _is_norm(module: nn.Module) -> bool:
-    return isinstance(module, nn.BatchNorm2d)

@@ -202,7 +202,7 @@ def test_a_clean_stage_that_reads_masks_is_caught(leak: str, tmp_path: Path) -> 
     Repo.init(str(tmp_path), no_scm=True).close()
     train = {"cmd": "exec python -m stages.train", "deps": [leak], "outs": ["head"]}
     evaluate = {
-        "cmd": "exec python -m stages.evaluate --method m --classifier head/weights --out scores",
+        "cmd": "exec python -m stages.evaluate --row plain m head/weights --labels val.h5 --out scores",
         "deps": ["head"],
         "outs": ["scores"],
     }

@@ -15,7 +15,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 STAGES = sorted(
     path.stem
     for path in (PROJECT / "stages").glob("*.py")
-    if path.stem not in ("__init__", "command")
+    if path.stem not in ("__init__", "command", "end_to_end")
 )
 
 # Runs a stage as `python -m` does, and tells afterwards which heavy modules it has imported.
@@ -39,7 +39,7 @@ def run(stage: str, folder: Path, *flags: str) -> subprocess.CompletedProcess[st
     arguments = [*flags, "--out", "out/artifact"]
     for option in command.params:
         if option.required and option.name != "out":
-            arguments += [option.opts[0], some_value(option, some_file)]
+            arguments += [option.opts[0], *some_values(option.type, some_file)]
     return subprocess.run(
         [sys.executable, "-c", RUNNER, f"stages.{stage}", *arguments],
         cwd=folder,
@@ -51,10 +51,12 @@ def run(stage: str, folder: Path, *flags: str) -> subprocess.CompletedProcess[st
     )
 
 
-def some_value(option: click.Parameter, some_file: Path) -> str:
-    if isinstance(option.type, click.Choice):
-        return str(option.type.choices[0])
-    return str(some_file) if isinstance(option.type, click.Path) else "u4"
+def some_values(kind: click.ParamType, some_file: Path) -> list[str]:
+    if isinstance(kind, click.Tuple):
+        return [value for part in kind.types for value in some_values(part, some_file)]
+    if isinstance(kind, click.Choice):
+        return [str(kind.choices[0])]
+    return [str(some_file) if isinstance(kind, click.Path) else "u4"]
 
 
 @pytest.fixture

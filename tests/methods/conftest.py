@@ -1,5 +1,7 @@
 """What every method is tested on."""
 
+from typing import Any
+
 import pytest
 
 from tests import tiny
@@ -37,3 +39,12 @@ def fitted_once(
     """The method of a tester class, fitted with seed 0, and its losses."""
     curves = tiny.RecordedCurves()
     return request.cls().fit(world, seed=0, curves=curves), curves
+
+
+@pytest.fixture(scope="class")
+def trained_once(
+    request: pytest.FixtureRequest, world: World, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Any, tiny.RecordedCurves]:
+    """What the end-to-end form of a tester class has learned, and its losses."""
+    curves = tiny.RecordedCurves()
+    return request.cls().fit_in(world, tmp_path_factory.mktemp("e2e"), curves=curves), curves

@@ -1,20 +1,26 @@
 """CaGNet's first step with the backbone learning along, on tiny images."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tests import tiny
-from tests.methods.tester import World
+from tests.methods.tester import (
+    AUGMENTATION,
+    EndToEndTester,
+    World,
+    backbone,
+    of_norms,
+    unchanged,
+)
 from zslib.artifacts.features import DenseMaps
 from zslib.backbones.network import Normalise
-from zslib.backbones.trained import Backbone, build_network
+from zslib.backbones.trained import Backbone
 from zslib.benchmark import IGNORE_INDEX
-from zslib.errors import InputError
+from zslib.fine_tuning import LabelledImages, Run
 from zslib.grids import feature_grid
 from zslib.methods.cagnet import end_to_end
 from zslib.methods.cagnet.end_to_end import Pyramid, parameter_groups
@@ -23,7 +29,6 @@ from zslib.methods.cagnet.objectives import word_table
 from zslib.methods.cagnet.players import Players, losses_on_real
 from zslib.methods.cagnet.step1 import Step1
 from zslib.params import (
-    AugmentationParams,
     CagnetEndToEnd,
     CagnetNetworks,
     CagnetObjectives,
@@ -32,7 +37,7 @@ from zslib.params import (
     DeepLabV2Params,
     SteppedOptimiserParams,
 )
-from zslib.training import Checkpoint, SingleProcess, build_optimiser
+from zslib.training import build_optimiser
 
 ADAM = SteppedOptimiserParams(name="adam", lr=0.01)
 STEP1 = CagnetStep1(
@@ -56,76 +61,41 @@ STEP1 = CagnetStep1(
 PARAMS = CagnetEndToEnd(
     steps=50,
     batch_size=4,
-    augmentation=AugmentationParams(base_size=32, crop_size=32, scale=(1.0, 1.0), blur=0.0),
+    augmentation=AUGMENTATION,
     optimiser=SteppedOptimiserParams(name="sgd", lr=0.02, weight_decay=5e-4),
 )
 
 
-def backbone(model: DeepLabParams | DeepLabV2Params | None = None) -> Backbone:
-    torch.manual_seed(0)
-    params = model or tiny.deeplab(dropout=0.5)
-    return Backbone(build_network(params, 9, pretrained=False), params, tiny.SPLIT)
+MODEL = tiny.deeplab(dropout=0.5)
 
 
-def fitted(
-    world: World, learning: Backbone, params: CagnetEndToEnd = PARAMS, **options: object
-) -> Step1:
-    rng = np.random.default_rng(0)
-    features = np.maximum(rng.normal(size=(200, 8)), 0).astype(np.float16)
-    maps = DenseMaps(features, np.array([[10, 20]]), ("a",), {}, np.array([0]))
-    return end_to_end.fit(
-        learning,
-        world.images,
-        [tiny.SPLIT.seen_labels(label_map) for label_map in world.image_labels],
-        maps=maps,
-        class_embeddings=world.class_embeddings,
-        step1=STEP1,
-        params=params,
-        label_rule="corners",
-        seed=0,
-        compute=tiny.CPU,
-        runtime=SingleProcess(),
-        **options,
-    )
+class TestCagnet(EndToEndTester):
+    section, short = "cagnet.end_to_end", {"steps": 4}
+    falls_to = 0.9
 
+    def fit(
+        self, world: World, images: LabelledImages, run: Run, **changes: object
+    ) -> tuple[Backbone, Step1]:
+        features = np.maximum(np.random.default_rng(0).normal(size=(200, 8)), 0)
+        learning = backbone(MODEL)
+        networks = end_to_end.fit(
+            learning,
+            images,
+            DenseMaps(features.astype(np.float16), np.array([[10, 20]]), ("a",), {}, np.array([0])),
+            world.class_embeddings,
+            STEP1,
+            PARAMS.model_copy(update=changes),
+            label_rule="corners",
+            run=run,
+        )
+        return learning, networks
 
-def state(learning: Backbone, networks: Step1) -> dict[str, Tensor]:
-    parts = {
-        "network": learning.network,
-        "context": networks.context,
-        "players": networks.players,
-    }
-    return {f"{n}.{key}": t for n, part in parts.items() for key, t in part.state_dict().items()}
-
-
-def test_the_loss_decreases_and_batch_norm_rests(world: World) -> None:
-    learning, curves = backbone(), tiny.RecordedCurves()
-    before = {name: tensor.clone() for name, tensor in learning.network.state_dict().items()}
-    fitted(world, learning, curves=curves)
-    losses = curves.series("loss")
-    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
-    norms = {n for n, m in learning.network.named_modules() if isinstance(m, nn.BatchNorm2d)}
-    rested = {n for n, t in learning.network.state_dict().items() if torch.equal(t, before[n])}
-    unused = {"classifier.weight", "classifier.bias"}
-    assert rested == unused | {n for n in before if n.rpartition(".")[0] in norms}
-
-
-def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(
-    world: World, tmp_path: Path
-) -> None:
-    short, checkpoint = PARAMS.model_copy(update={"steps": 4}), Checkpoint(tmp_path, 0)
-    one, other = backbone(), backbone()
-    whole = state(one, fitted(world, one, short))
-    curves = tiny.RecordedCurves(dies_after=2)
-    with pytest.raises(tiny.KilledError):
-        fitted(world, backbone(), short, checkpoint=checkpoint, curves=curves)
-    resumed = state(other, fitted(world, other, short, checkpoint=checkpoint))
-    assert [name for name, tensor in whole.items() if not torch.equal(tensor, resumed[name])] == []
-
-
-def test_fewer_images_than_a_batch_are_refused(world: World) -> None:
-    with pytest.raises(InputError, match=r"cagnet\.end_to_end\.batch_size: 99"):
-        fitted(world, backbone(), PARAMS.model_copy(update={"batch_size": 99}))
+    def test_batch_norm_and_the_networks_own_classifier_rest(
+        self, fitted: tuple[Backbone, Step1]
+    ) -> None:
+        network = fitted[0].network
+        rested = unchanged(backbone(MODEL).network, network)
+        assert rested == of_norms(network) | {"classifier.weight", "classifier.bias"}
 
 
 # --- groups --------------------------------------------------------------------------------------
@@ -169,7 +139,7 @@ def test_cagnet_section_2_grids_of_the_three_scales() -> None:
 
 @pytest.fixture
 def pyramid() -> Pyramid:
-    learning = backbone()
+    learning = backbone(MODEL)
     context = ContextualModule(8, STEP1.networks)
     return Pyramid(
         learning.network,

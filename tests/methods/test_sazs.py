@@ -11,14 +11,21 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from tests import tiny
-from tests.methods.tester import World
+from tests.methods.tester import (
+    AUGMENTATION,
+    FEATURES,
+    CalibratedEndToEndTester,
+    World,
+    backbone,
+)
 from zslib.artifacts.features import DenseMaps
 from zslib.backbones.drn import DrnD105, PooledDrn
-from zslib.backbones.trained import Backbone, build_network
 from zslib.backbones.vit import ReadoutViT
 from zslib.benchmark import IGNORE_INDEX, Split
+from zslib.classifier import PixelClassifier
 from zslib.datasets.folds import Pair
 from zslib.errors import InputError
+from zslib.fine_tuning import LabelledImages, Run
 from zslib.held_out import draw_held_out
 from zslib.methods.sazs.fit import Learned, Recipe, align, fit
 from zslib.methods.sazs.items import ClassOrder, Items, ItemViews, class_vectors, released_view
@@ -27,7 +34,6 @@ from zslib.methods.sazs.networks import Trained
 from zslib.params import (
     AugmentationParams,
     EncoderParams,
-    FeatureParams,
     OptimiserParams,
     SazsModel,
     SazsObjectives,
@@ -39,35 +45,14 @@ TRAINING = SazsTraining(
     epochs=16,
     batch_size=4,
     draw="pairs",
-    augmentation=AugmentationParams(base_size=32, crop_size=32, scale=(1.0, 1.0), blur=0.0),
+    augmentation=AUGMENTATION,
     optimiser=OptimiserParams(name="adam", lr=0.01),
     head_lr_factor=2.0,
 )
 RECIPE = Recipe(
     SazsModel(architecture="seen_only"), SazsObjectives(form="lseg"), TRAINING, "short_side"
 )
-FEATURES = FeatureParams(short_side=32, tuning_images=2, batch_size=4)
 GAMMAS = [0.0, 0.3, 0.6]
-
-
-def backbone() -> Backbone:
-    torch.manual_seed(0)
-    params = tiny.deeplab()
-    return Backbone(build_network(params, 9, pretrained=False), params, tiny.SPLIT)
-
-
-def fitted(world: World, folder: Path, recipe: Recipe = RECIPE, **options: object) -> Learned:
-    return fit(
-        backbone(),
-        tiny.labelled_images(folder, world.images, world.image_labels),
-        None,
-        world.class_embeddings,
-        recipe,
-        GAMMAS,
-        selection=world.selection,
-        features=FEATURES,
-        run=tiny.run(folder, **options),
-    )
 
 
 def with_training(**changes: object) -> Recipe:
@@ -85,71 +70,60 @@ def picture_of(path: Path) -> Tensor:
 # --- training ------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def curves() -> tiny.RecordedCurves:
-    return tiny.RecordedCurves()
+class TestSazs(CalibratedEndToEndTester):
+    section, short = "sazs.training", {"epochs": 1}
+    falling, falls_to = ("loss", "alignment", "joint"), 0.9
+    strength, candidates = "gamma", GAMMAS
 
+    def fit(self, world: World, images: LabelledImages, run: Run, **changes: object) -> Learned:
+        return fit(
+            backbone(),
+            images,
+            None,
+            world.class_embeddings,
+            with_training(**changes),
+            GAMMAS,
+            selection=world.selection,
+            features=FEATURES,
+            run=run,
+        )
 
-@pytest.fixture(scope="module")
-def learned(
-    world: World, tmp_path_factory: pytest.TempPathFactory, curves: tiny.RecordedCurves
-) -> Learned:
-    return fitted(world, tmp_path_factory.mktemp("sazs"), curves=curves)
+    def save(self, fitted: Learned, folder: Path) -> None:
+        fitted.save(folder)
 
+    def classifier(self, fitted: Learned) -> PixelClassifier:
+        return fitted.classifier
 
-@pytest.mark.usefixtures("learned")
-def test_the_losses_decrease(curves: tiny.RecordedCurves) -> None:
-    for name in ("loss", "alignment", "joint"):
-        values = curves.series(name)
-        assert np.mean(values[-10:]) < 0.9 * np.mean(values[:10]), name
+    def test_seen_classes_are_found_in_the_images_that_show_them(
+        self, fitted: Learned, world: World
+    ) -> None:
+        """Binary, as in training: the mean IoU of each seen class in its images."""
+        margins_of, found = fitted.network.margins_of(SingleProcess()), []
+        for path, label_map in zip(world.images, world.image_labels, strict=True):
+            truth, margins = tiny.SPLIT.seen_labels(label_map), margins_of(picture_of(path))[0]
+            for c in np.unique(truth[truth != IGNORE_INDEX]).tolist():
+                mask = (upsampled(margins[c], truth.shape, corners=True) > 0).numpy()
+                scored, true = truth != IGNORE_INDEX, truth == c
+                found.append((mask & true).sum() / ((mask | true) & scored).sum())
+        assert np.mean(found) > 0.4
 
+    def test_maps_that_gamma_was_chosen_by_are_kept(self, fitted: Learned, world: World) -> None:
+        """For what else is chosen by them."""
+        kept = DenseMaps.open(fitted.held_out_maps)
+        hidden = draw_held_out(tiny.SPLIT, world.selection, seed=0)[0]
+        assert Split.described(kept.meta) == hidden
+        assert len(kept) == FEATURES.tuning_images
 
-def test_seen_classes_are_found_in_the_images_that_show_them(
-    learned: Learned, world: World
-) -> None:
-    """Binary, as in training: the mean IoU of each seen class in its images."""
-    margins_of, found = learned.network.margins_of(SingleProcess()), []
-    for path, label_map in zip(world.images, world.image_labels, strict=True):
-        truth, margins = tiny.SPLIT.seen_labels(label_map), margins_of(picture_of(path))[0]
-        for c in np.unique(truth[truth != IGNORE_INDEX]).tolist():
-            mask = (upsampled(margins[c], truth.shape, corners=True) > 0).numpy()
-            scored, true = truth != IGNORE_INDEX, truth == c
-            found.append((mask & true).sum() / ((mask | true) & scored).sum())
-    assert np.mean(found) > 0.4
-
-
-def test_gamma_was_chosen_on_the_classes_of_the_first_draw(learned: Learned, world: World) -> None:
-    (choice,) = learned.classifier.meta.values()
-    hidden = draw_held_out(tiny.SPLIT, world.selection, seed=0)[0]
-    assert choice["held_out"] == [[tiny.CLASSES[c] for c in hidden.unseen]]
-    assert choice["chosen"] == learned.classifier.gamma == GAMMAS[np.argmax(choice["hiou"][0])]
-    kept = DenseMaps.open(learned.held_out_maps)
-    assert Split.described(kept.meta) == hidden, "for what else is chosen by them"
-    assert len(kept) == FEATURES.tuning_images
-
-
-def test_a_saved_network_gives_the_same_margins(
-    learned: Learned, world: World, tmp_path: Path
-) -> None:
-    learned.save(tmp_path / "trained")
-    again = Trained.load(tmp_path / "trained" / "network.safetensors")
-    picture = picture_of(world.images[0])
-    expected = learned.network.margins_of(SingleProcess())(picture)
-    torch.testing.assert_close(again.margins_of(SingleProcess())(picture), expected)
-    assert again.split == tiny.SPLIT
-    assert DenseMaps.open(tmp_path / "trained" / "held_out_maps.h5").dimension == 9
-
-
-def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(
-    world: World, tmp_path: Path
-) -> None:
-    short = with_training(epochs=1)
-    fitted(world, tmp_path / "whole", short).save(tmp_path / "one")
-    with pytest.raises(tiny.KilledError):
-        fitted(world, tmp_path, short, curves=tiny.RecordedCurves(dies_after=2), seconds=0)
-    fitted(world, tmp_path, short, seconds=0).save(tmp_path / "two")
-    for file in ("network.safetensors", "classifier.safetensors", "held_out_maps.h5"):
-        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+    def test_a_saved_network_gives_the_same_margins(
+        self, fitted: Learned, world: World, tmp_path: Path
+    ) -> None:
+        fitted.save(tmp_path / "trained")
+        again = Trained.load(tmp_path / "trained" / "network.safetensors")
+        picture = picture_of(world.images[0])
+        expected = fitted.network.margins_of(SingleProcess())(picture)
+        torch.testing.assert_close(again.margins_of(SingleProcess())(picture), expected)
+        assert again.split == tiny.SPLIT
+        assert DenseMaps.open(tmp_path / "trained" / "held_out_maps.h5").dimension == 9
 
 
 def test_sazs_check_6_learning_rates_fall_once_per_epoch(world: World, tmp_path: Path) -> None:
@@ -184,11 +158,6 @@ def test_the_vector_of_others_learns_only_if_asked(
     recipe = replace(with_training(epochs=1), objectives=objectives)
     align(network, items, recipe, run=tiny.run(tmp_path))
     assert torch.equal(network.network.others, before) == (others == "mean")
-
-
-def test_fewer_images_than_a_batch_are_refused(world: World, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"sazs\.training\.batch_size: 99 .* 6 training"):
-        fitted(world, tmp_path, with_training(batch_size=99))
 
 
 # --- items (sazs §1.3) ---------------------------------------------------------------------------

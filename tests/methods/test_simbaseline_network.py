@@ -1,9 +1,8 @@
-"""MaskFormer's network, matching, losses and training (simbaseline §2, §12, errata and notes)."""
+"""MaskFormer's network, matching and losses (simbaseline §2, §12, errata and notes)."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -15,71 +14,25 @@ from transformers.models.maskformer.modeling_maskformer import (
 )
 
 from tests import tiny
-from tests.methods.tester import World
+from tests.methods.maskformer import ENCODER, SEEN, SMALL, TRAINING, images, proposer
 from tools.compose_params import compose
-from zslib.artifacts.proposals import Proposals
 from zslib.backbones.trained import Backbone, build_network
 from zslib.benchmark import IGNORE_INDEX, Split
-from zslib.datasets.decode import checksum
-from zslib.datasets.index import ImageEntry, ImageIndex
 from zslib.errors import InputError
 from zslib.methods.simbaseline.criterion import VOID, WEIGHTS, Criterion, Matcher, targets
-from zslib.methods.simbaseline.extraction import TestImages, extract
-from zslib.methods.simbaseline.fit import fit, parameter_groups
+from zslib.methods.simbaseline.fit import parameter_groups
 from zslib.methods.simbaseline.network import (
     MaskFormer,
     Predictions,
-    Proposer,
     starting_encoder,
 )
-from zslib.methods.simbaseline.views import jittered, resized, training_view
 from zslib.params import (
     MaskFormerParams,
-    OptimiserParams,
     Params,
-    ProposalAugmentation,
     ProposalEncoder,
-    ProposalTraining,
-    ViewParams,
     load_params,
 )
-from zslib.training import Checkpoint, SingleProcess, build_optimiser, poly_lr
-
-SEEN = tiny.SPLIT.seen
-SMALL = MaskFormerParams(
-    queries=6, channels=32, layers=2, heads=2, feedforward=64, class_hidden=32, dropout=0.0
-)
-ENCODER = ProposalEncoder(name="test_resnet", output_stride=16, multi_grid=None)
-TRAINING = ProposalTraining(
-    augmentation=ProposalAugmentation(
-        short_sides=[32], long_side=64, crop_size=32, colour_jitter=False
-    ),
-    loss_resolution="grid",
-    optimiser=OptimiserParams(name="adamw", lr=0.003, weight_decay=1e-4),
-    encoder_lr_factor=1.0,
-    gradient_clip=1.0,
-    steps=30,
-    batch_size=4,
-)
-
-
-def proposer(params: MaskFormerParams = SMALL, *, seed: int = 0) -> Proposer:
-    torch.manual_seed(seed)
-    network = MaskFormer(params, ENCODER, tiny.EMBEDDINGS[list(SEEN)])
-    _wake(network)
-    return Proposer(network, params, ENCODER, tiny.SPLIT)
-
-
-def _wake(network: MaskFormer) -> None:
-    """timm begins each residual branch at zero, and frozen batch norm would keep it there."""
-    for name, tensor in network.encoder.state_dict().items():
-        if name.endswith("weight") and tensor.ndim == 1:
-            tensor.fill_(1.0)
-
-
-def images(count: int = 2) -> Tensor:
-    return torch.randn(count, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-
+from zslib.training import SingleProcess, build_optimiser, poly_lr
 
 # --- matching and losses ---------------------------------------------------------------------------
 
@@ -382,207 +335,3 @@ def test_norms_and_embeddings_do_not_decay_and_the_no_object_vector_does() -> No
     assert decay[id(transformer.queries_embedder.weight)] == 0
     assert decay[id(transformer.decoder.layernorm.weight)] == 0
     assert decay[id(network.head.layers[0].weight)] == 1e-4
-
-
-# --- views -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [((500, 375), (683, 512)), ((100, 900), (228, 2048)), ((3, 3), (512, 512))],
-)
-def test_the_long_side_bounds_the_short_one(
-    size: tuple[int, int], expected: tuple[int, int]
-) -> None:
-    assert resized(size, 512, 2048) == expected
-
-
-def test_a_view_is_cropped_and_padded_with_grey_and_void() -> None:
-    params = ProposalAugmentation(
-        short_sides=[16, 48], long_side=64, crop_size=32, colour_jitter=True
-    )
-    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
-    labels = np.ones((20, 30), np.uint8)
-    views = [
-        training_view(image, labels, params, np.random.default_rng(seed)) for seed in range(12)
-    ]
-    assert {view[0].shape for view in views} == {(32, 32, 3)}
-    padded = [(picture, known) for picture, known in views if (known == IGNORE_INDEX).any()]
-    assert 0 < len(padded) < 12
-    for picture, known in padded:
-        assert (picture[known == IGNORE_INDEX] == 128).all()
-        assert (known[:16, :24] == 1).all()
-        assert (known[16:] == IGNORE_INDEX).all()
-
-
-def test_colour_jitter_moves_colours_and_nothing_else() -> None:
-    image = np.zeros((8, 8, 3), np.uint8)
-    image[:4] = (200, 120, 40)
-    found = [jittered(image, np.random.default_rng(seed)) for seed in range(100)]
-    for picture in found:
-        assert picture.dtype == np.uint8
-        assert (picture[:4] == picture[0, 0]).all()
-        assert (picture[4:] == picture[4, 0]).all()
-    assert len({picture[0, 0].tobytes() for picture in found}) > 20
-    assert any((picture == image).all() for picture in found)
-
-
-# --- training --------------------------------------------------------------------------------------
-
-
-def fitted(
-    world: World,
-    *,
-    curves: tiny.RecordedCurves | None = None,
-    folder: Path | None = None,
-    training: ProposalTraining = TRAINING,
-) -> Proposer:
-    found = proposer()
-    fit(
-        found,
-        world.images,
-        [tiny.SPLIT.seen_labels(label_map) for label_map in world.image_labels],
-        SEEN,
-        training,
-        seed=0,
-        compute=tiny.CPU,
-        runtime=SingleProcess(),
-        checkpoint=Checkpoint(folder, 0.0) if folder else None,
-        curves=curves,
-    )
-    return found
-
-
-SHORT = TRAINING.model_copy(update={"steps": 6})
-
-
-def test_it_learns_to_name_what_it_cuts_out(world: World) -> None:
-    curves = tiny.RecordedCurves()
-    fitted(world, curves=curves)
-    for name in ("loss", "cross_entropy"):
-        losses = curves.series(name)
-        assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5]), name
-
-
-def test_a_killed_training_ends_as_an_unbroken_one(world: World, tmp_path: Path) -> None:
-    fitted(world, training=SHORT).save(tmp_path / "whole")
-    with pytest.raises(tiny.KilledError):
-        fitted(
-            world,
-            training=SHORT,
-            folder=tmp_path / "run",
-            curves=tiny.RecordedCurves(dies_after=4),
-        )
-    fitted(world, training=SHORT, folder=tmp_path / "run").save(tmp_path / "resumed")
-    assert (tmp_path / "whole").read_bytes() == (tmp_path / "resumed").read_bytes()
-
-
-def test_fewer_images_than_a_batch_are_refused(world: World) -> None:
-    with pytest.raises(InputError, match="batch_size: 99 is more than the 8"):
-        fitted(world, training=TRAINING.model_copy(update={"batch_size": 99}))
-
-
-# --- extraction ------------------------------------------------------------------------------------
-
-
-def index_of(folder: Path, sizes: Sequence[tuple[int, int]]) -> ImageIndex:
-    maps = [np.zeros(size, np.uint8) for size in sizes]
-    paths = tiny.write_images(folder, maps)
-    entries = tuple(
-        ImageEntry(
-            id=f"image{position}",
-            role="val",
-            path=path.name,
-            width=size[1],
-            height=size[0],
-            xxh3=checksum(path.read_bytes()),
-        )
-        for position, (path, size) in enumerate(zip(paths, sizes, strict=True))
-    )
-    return ImageIndex(root=str(folder), images=entries)
-
-
-VIEWS = ViewParams(short_sides=[40], long_side=80)
-
-
-def extracted(folder: Path, test_images: TestImages, found: Proposer, batch_size: int) -> Path:
-    out = folder / f"by{batch_size}.h5"
-    extract(
-        found,
-        test_images,
-        out,
-        batch_size=batch_size,
-        runtime=SingleProcess(),
-        scratch=folder / f"scratch{batch_size}",
-    )
-    return out
-
-
-def test_proposals_are_those_of_the_padded_test_image(tmp_path: Path) -> None:
-    index = index_of(tmp_path / "images", [(40, 40), (40, 40), (20, 30)])
-    test_images = TestImages.of(index, index.ids("val"), VIEWS)
-    found = proposer()
-    proposals = Proposals.open(extracted(tmp_path, test_images, found, 2))
-    assert proposals.ids == index.ids("val")
-    assert proposals.split == tiny.SPLIT
-    one = proposals[2]
-    assert (one.view, one.padded) == ((40, 60), (64, 64))
-    assert one.logits.shape == (6, 16, 16)
-    assert one.soft_masks().shape == (6, 40, 60)
-    np.testing.assert_array_equal(proposals.no_object, found.network.head.no_object.detach())
-    alone = Proposals.open(extracted(tmp_path, test_images, found, 1))
-    torch.testing.assert_close(alone[0].logits, proposals[0].logits, atol=1e-2, rtol=1e-2)
-
-
-def test_o14_the_sigmoid_follows_the_upsampling(tmp_path: Path) -> None:
-    index = index_of(tmp_path / "images", [(40, 40)])
-    test_images = TestImages.of(index, index.ids("val"), VIEWS)
-    one = Proposals.open(extracted(tmp_path, test_images, proposer(), 1))[0]
-    large = nn.functional.interpolate(
-        one.logits[None], (64, 64), mode="bilinear", align_corners=False
-    )
-    torch.testing.assert_close(one.soft_masks(), large[0, :, :40, :40].sigmoid())
-
-
-def test_a_killed_extraction_goes_on_where_it_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    index = index_of(tmp_path / "images", [(40, 40)] * 3)
-    test_images = TestImages.of(index, index.ids("val"), VIEWS)
-    found = proposer()
-    whole = extracted(tmp_path, test_images, found, 1).read_bytes()
-    monkeypatch.setattr("zslib.artifacts.proposals.SECONDS_BETWEEN_FLUSHES", -1.0)
-    seen: list[int] = []
-    propose = MaskFormer.propose
-
-    def dying(self: MaskFormer, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        seen.append(len(pictures))
-        if len(seen) == 3:
-            raise tiny.KilledError
-        return propose(self, pictures)
-
-    (tmp_path / "again").mkdir()
-    monkeypatch.setattr(MaskFormer, "propose", dying)
-    with pytest.raises(tiny.KilledError):
-        extracted(tmp_path / "again", test_images, found, 1)
-    assert extracted(tmp_path / "again", test_images, found, 1).read_bytes() == whole
-    assert len(seen) == 4
-
-
-def test_a_saved_proposer_proposes_the_same(tmp_path: Path) -> None:
-    found = proposer()
-    found.save(tmp_path / "network.safetensors")
-    loaded = Proposer.load(tmp_path / "network.safetensors")
-    for ours, theirs in zip(
-        found.network.eval().propose(images()),
-        loaded.network.eval().propose(images()),
-        strict=True,
-    ):
-        torch.testing.assert_close(ours, theirs)
-    assert (loaded.split, loaded.encoder, loaded.params) == (tiny.SPLIT, ENCODER, SMALL)
-
-
-def test_one_size_for_tests(tmp_path: Path) -> None:
-    index = index_of(tmp_path / "images", [(40, 40)])
-    with pytest.raises(InputError, match="give one"):
-        TestImages.of(index, index.ids("val"), ViewParams(short_sides=[40, 50], long_side=80))

@@ -1,138 +1,83 @@
 """SPNet with its whole network learning, on tiny images (spnet §2-§5)."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from tests import tiny
-from tests.methods.tester import World
-from zslib.backbones.trained import Backbone, build_network
+from tests.methods.tester import (
+    AUGMENTATION,
+    FEATURES,
+    CalibratedEndToEndTester,
+    World,
+    backbone,
+    of_norms,
+    unchanged,
+)
+from zslib.backbones.trained import Backbone
 from zslib.benchmark import IGNORE_INDEX
 from zslib.classifier import PixelClassifier
-from zslib.errors import InputError
+from zslib.fine_tuning import LabelledImages, Run
 from zslib.grids import corner_nearest, feature_grid, floor_nearest
-from zslib.held_out import draw_held_out
 from zslib.methods.spnet import end_to_end
 from zslib.methods.spnet.end_to_end import at_scales, maximum_of, of_scores, sum_of_means
-from zslib.params import (
-    AugmentationParams,
-    DeepLabParams,
-    DeepLabV2Params,
-    FeatureParams,
-    OptimiserParams,
-    SpnetEndToEnd,
-)
+from zslib.params import OptimiserParams, SpnetEndToEnd
 from zslib.training import SingleProcess
 
 PARAMS = SpnetEndToEnd(
     steps=20,
     batch_size=4,
-    augmentation=AugmentationParams(base_size=32, crop_size=32, scale=(1.0, 1.0), blur=0.0),
+    augmentation=AUGMENTATION,
     optimiser=OptimiserParams(name="adam", lr=0.003, weight_decay=5e-4),
 )
-FEATURES = FeatureParams(short_side=32, tuning_images=2, batch_size=4)
 GAMMAS = [0.0, 0.3, 0.6]
+MODEL = tiny.deeplab(dropout=0.5)
 
 Fitted = tuple[Backbone, PixelClassifier]
-
-
-def backbone(model: DeepLabParams | DeepLabV2Params | None = None) -> Backbone:
-    torch.manual_seed(0)
-    params = model or tiny.deeplab(dropout=0.5)
-    return Backbone(build_network(params, 9, pretrained=False), params, tiny.SPLIT)
-
-
-def fitted(world: World, folder: Path, params: SpnetEndToEnd = PARAMS, **options: object) -> Fitted:
-    return end_to_end.fit(
-        backbone(),
-        tiny.labelled_images(folder, world.images, world.image_labels),
-        world.class_embeddings,
-        params,
-        GAMMAS,
-        selection=world.selection,
-        features=FEATURES,
-        run=tiny.run(folder, **options),
-    )
-
-
-def state(learned: Backbone) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in learned.network.state_dict().items()}
 
 
 # --- training ------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def curves() -> tiny.RecordedCurves:
-    return tiny.RecordedCurves()
+class TestSpnet(CalibratedEndToEndTester):
+    section, short = "spnet.end_to_end", {"steps": 4}
+    strength, candidates = "gamma", GAMMAS
 
+    def fit(self, world: World, images: LabelledImages, run: Run, **changes: object) -> Fitted:
+        return end_to_end.fit(
+            backbone(MODEL),
+            images,
+            world.class_embeddings,
+            PARAMS.model_copy(update=changes),
+            GAMMAS,
+            selection=world.selection,
+            features=FEATURES,
+            run=run,
+        )
 
-@pytest.fixture(scope="module")
-def learned(
-    world: World, tmp_path_factory: pytest.TempPathFactory, curves: tiny.RecordedCurves
-) -> Fitted:
-    return fitted(world, tmp_path_factory.mktemp("e2e"), curves=curves)
+    def test_scores_start_at_zero(self, curves: tiny.RecordedCurves) -> None:
+        assert curves.series("loss")[0] == pytest.approx(4 * np.log(7), rel=1e-4)
 
+    def test_spnet_section_5_batch_norm_rests(self, fitted: Fitted) -> None:
+        network = fitted[0].network
+        assert unchanged(backbone(MODEL).network, network) == of_norms(network)
 
-@pytest.mark.usefixtures("learned")
-def test_the_loss_decreases(curves: tiny.RecordedCurves) -> None:
-    losses = curves.series("loss")
-    assert losses[0] == pytest.approx(4 * np.log(7), rel=1e-4), "scores start at zero"
-    assert np.mean(losses[-5:]) < 0.8 * losses[0]
-
-
-def test_spnet_section_5_batch_norm_rests(learned: Fitted) -> None:
-    network, before, after = learned[0].network, state(backbone()), state(learned[0])
-    norms = {n for n, m in network.named_modules() if isinstance(m, nn.BatchNorm2d)}
-    rested = {name for name, tensor in after.items() if torch.equal(tensor, before[name])}
-    assert rested == {name for name in before if name.rpartition(".")[0] in norms}
-
-
-def test_gamma_was_chosen_on_the_classes_of_the_first_draw(learned: Fitted, world: World) -> None:
-    classifier = learned[1]
-    (choice,) = classifier.meta.values()
-    hidden = draw_held_out(tiny.SPLIT, world.selection, seed=0)[0].unseen
-    assert choice["held_out"] == [[tiny.CLASSES[c] for c in hidden]]
-    assert choice["chosen"] == classifier.gamma == GAMMAS[np.argmax(choice["hiou"][0])]
-
-
-def test_the_networks_classifier_scores_all_classes_by_their_embeddings(
-    learned: Fitted,
-) -> None:
-    """spnet §3: unseen scores, too, are products with embeddings; no class has a bias of its own."""
-    weight = learned[0].network.classifier.weight[:, :, 0, 0].detach()
-    everything = torch.cat([weight, learned[0].network.classifier.bias.detach()[:, None]], 1)
-    assert torch.linalg.matrix_rank(everything.double(), rtol=1e-5) <= 5
-    solution = torch.linalg.lstsq(tiny.EMBEDDINGS.double(), everything.double()).solution
-    expected = tiny.EMBEDDINGS.double() @ solution
-    torch.testing.assert_close(expected, everything.double(), atol=1e-5, rtol=1e-4)
-
-
-def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(
-    world: World, tmp_path: Path
-) -> None:
-    short = PARAMS.model_copy(update={"steps": 4})
-    whole, choice = fitted(world, tmp_path / "whole", short)
-    with pytest.raises(tiny.KilledError):
-        fitted(world, tmp_path, short, curves=tiny.RecordedCurves(dies_after=2), seconds=0)
-    assert (tmp_path / "run/held-out/state.pt").exists()
-    assert (tmp_path / "run/state.pt").exists()
-    resumed, again = fitted(world, tmp_path, short, seconds=0)
-    before, after = state(whole), state(resumed)
-    assert [name for name, tensor in before.items() if not torch.equal(tensor, after[name])] == []
-    assert choice.meta == again.meta
-
-
-def test_fewer_images_than_a_batch_are_refused(world: World, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"spnet\.end_to_end\.batch_size: 99 .* 6 training"):
-        fitted(world, tmp_path, PARAMS.model_copy(update={"batch_size": 99}))
+    def test_the_networks_classifier_scores_all_classes_by_their_embeddings(
+        self, fitted: Fitted
+    ) -> None:
+        """spnet §3: unseen scores, too, are products with embeddings; no class has a bias of its own."""
+        last = fitted[0].network.classifier
+        everything = torch.cat([last.weight[:, :, 0, 0], last.bias[:, None]], 1).detach().double()
+        assert torch.linalg.matrix_rank(everything, rtol=1e-5) <= 5
+        solution = torch.linalg.lstsq(tiny.EMBEDDINGS.double(), everything).solution
+        expected = tiny.EMBEDDINGS.double() @ solution
+        torch.testing.assert_close(expected, everything, atol=1e-5, rtol=1e-4)
 
 
 # --- scales (spnet §2) ---------------------------------------------------------------------------

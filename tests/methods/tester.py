@@ -4,7 +4,7 @@ class TestMine(BaseMethodTester):
     def fit(self, world, *, seed, curves=None): ...
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests import tiny
 from zslib.artifacts.features import DenseMaps, PixelBank
 from zslib.artifacts.maps import LabelMaps
+from zslib.backbones.trained import Backbone, build_network
+from zslib.errors import InputError
+from zslib.fine_tuning import LabelledImages, Run
 from zslib.heads import Head, load_head
+from zslib.held_out import draw_held_out
 from zslib.metrics import confusion_matrix, scores
-from zslib.params import SelectionParams
+from zslib.params import (
+    AugmentationParams,
+    DeepLabParams,
+    DeepLabV2Params,
+    FeatureParams,
+    SelectionParams,
+)
 
 
 @dataclass(frozen=True)
@@ -129,3 +139,113 @@ class ZeroShotMethodTester(BaseMethodTester):
             assert not unseen & {name for draw in choice["held_out"] for name in draw}
             best = np.argmax(np.mean(choice["hiou"], axis=0))
             assert choice["chosen"] == choice["candidates"][best]
+
+
+AUGMENTATION = AugmentationParams(base_size=32, crop_size=32, scale=(1.0, 1.0), blur=0.0)
+FEATURES = FeatureParams(short_side=32, tuning_images=2, batch_size=4)
+"""For end-to-end forms on the world's images."""
+
+
+def backbone(model: DeepLabParams | DeepLabV2Params | None = None) -> Backbone:
+    """Return a network to start from, the same each time."""
+    torch.manual_seed(0)
+    params = model or tiny.deeplab()
+    return Backbone(build_network(params, 9, pretrained=False), params, tiny.SPLIT)
+
+
+def unchanged(before: nn.Module, after: nn.Module) -> set[str]:
+    """Return the names of all parameters and statistics that training has left alone."""
+    old = before.state_dict()
+    return {name for name, now in after.state_dict().items() if torch.equal(now, old[name])}
+
+
+def of_norms(network: nn.Module) -> set[str]:
+    """Return the names of all parameters and statistics of batch norm."""
+    norms = {n for n, m in network.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    return {name for name in network.state_dict() if name.rpartition(".")[0] in norms}
+
+
+class EndToEndTester:
+    """What every form must do whose whole network learns."""
+
+    section: str
+    """Of params.yaml: where its batch size stands."""
+    short: Mapping[str, int]
+    """Changes of its parameters: no more than a few steps."""
+    falling: Sequence[str] = ("loss",)
+    falls_to = 0.8
+    """The losses at the end, of those at the beginning."""
+    checkpoints: Sequence[str] = ("state.pt",)
+    training_images = 8
+    """Of the first training: those that a choice is made by are kept out of it."""
+
+    def fit(self, world: World, images: LabelledImages, run: Run, **changes: Any) -> Any:
+        """Return what it has learned, some of its parameters changed."""
+        raise NotImplementedError
+
+    def save(self, fitted: Any, folder: Path) -> None:
+        """Write all that it has learned into a folder."""
+        for index, part in enumerate(fitted):
+            part.save(folder / str(index))
+
+    def fit_in(self, world: World, folder: Path, *, changes: Any = None, **options: Any) -> Any:
+        images = tiny.labelled_images(folder, world.images, world.image_labels)
+        return self.fit(world, images, tiny.run(folder, **options), **(changes or {}))
+
+    @pytest.fixture
+    def fitted(self, trained_once: tuple[Any, tiny.RecordedCurves]) -> Any:
+        return trained_once[0]
+
+    @pytest.fixture
+    def curves(self, trained_once: tuple[Any, tiny.RecordedCurves]) -> tiny.RecordedCurves:
+        return trained_once[1]
+
+    def test_the_losses_decrease(self, curves: tiny.RecordedCurves) -> None:
+        for name in self.falling:
+            values = curves.series(name)
+            assert np.mean(values[-5:]) < self.falls_to * np.mean(values[:5]), name
+
+    def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        whole, again = tmp_path / "whole", tmp_path / "again"
+        self.save(self.fit_in(world, tmp_path / "unbroken", changes=self.short), whole)
+        curves = tiny.RecordedCurves(dies_after=2)
+        with pytest.raises(tiny.KilledError):
+            self.fit_in(world, tmp_path, changes=self.short, curves=curves, seconds=0)
+        assert all((tmp_path / "run" / file).exists() for file in self.checkpoints)
+        self.save(self.fit_in(world, tmp_path, changes=self.short, seconds=0), again)
+        files = sorted(path.name for path in whole.iterdir())
+        assert files
+        for name in files:
+            assert (whole / name).read_bytes() == (again / name).read_bytes(), name
+
+    def test_fewer_images_than_a_batch_are_refused(self, world: World, tmp_path: Path) -> None:
+        refused = (
+            rf"{self.section}\.batch_size: 99 is more than the {self.training_images} training"
+        )
+        with pytest.raises(InputError, match=refused):
+            self.fit_in(world, tmp_path, changes={"batch_size": 99})
+
+
+class CalibratedEndToEndTester(EndToEndTester):
+    """For those with a calibration, whose strength is chosen by a training of its own."""
+
+    strength: str
+    """The classifier's."""
+    candidates: Sequence[float]
+    checkpoints = ("held-out/state.pt", "state.pt")
+    training_images = 6
+
+    def classifier(self, fitted: Any) -> Any:
+        return fitted[1]
+
+    def test_the_strength_was_chosen_on_the_classes_of_the_first_draw(
+        self, fitted: Any, world: World
+    ) -> None:
+        classifier = self.classifier(fitted)
+        (choice,) = classifier.meta.values()
+        hidden = draw_held_out(tiny.SPLIT, world.selection, seed=0)[0].unseen
+        assert choice["held_out"] == [[tiny.CLASSES[c] for c in hidden]]
+        best = self.candidates[np.argmax(choice["hiou"][0])]
+        assert choice["chosen"] == getattr(classifier, self.strength) == best

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 PROJECT = Path(__file__).resolve().parents[2]
+PROTOCOLS = ("clean", "official")
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,25 @@ class Declared:
         return words[words.index("-m") + 1]
 
     @property
-    def options(self) -> dict[str, str]:
-        """Option -> its value in the command; flags have the value ''."""
-        words = self.cmd.split()[4:]
-        pairs = zip(words, [*words[1:], "--"], strict=True)
-        return {
-            word.removeprefix("--"): "" if after.startswith("--") else after
-            for word, after in pairs
-            if word.startswith("--")
-        }
+    def options(self) -> dict[str, list[str]]:
+        """Option -> its values in the command, of all times it is given; flags have none."""
+        found: dict[str, list[str]] = {}
+        values: list[str] = []
+        for word in self.cmd.split()[4:]:
+            if word.startswith("--"):
+                values = found.setdefault(word.removeprefix("--"), [])
+            else:
+                values.append(word)
+        return found
+
+    @property
+    def scores(self) -> list[str]:
+        """The metrics file of every row that it scores; each row is three words long."""
+        words, (folder,) = self.options["row"], self.options["scores"]
+        protocol = self.options.get("protocol", ["clean"])[0]
+        rows = [words[start : start + 3] for start in range(0, len(words), 3)]
+        names = [f"{row[1]}-{row[2] if row[2] in PROTOCOLS else protocol}" for row in rows]
+        return [f"{folder}/${{item.split}}-{name}.json" for name in names]
 
     def paths(self, kind: str) -> list[str]:
         """The paths under deps, outs, metrics or plots."""

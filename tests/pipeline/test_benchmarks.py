@@ -3,7 +3,9 @@
 import functools
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from dvc.repo import Repo
 from tools.compose_params import PROJECT, compose
 from zslib.benchmark import Split
 from zslib.datasets.context import CONTEXT_33, CONTEXT_CLASSES
+from zslib.errors import InputError
 from zslib.params import BenchmarkParams, Params, load_params
 
 BENCHMARKS = sorted(path.stem for path in (PROJECT / "conf" / "benchmark").glob("*.yaml"))
@@ -113,7 +116,9 @@ def test_simbaseline_section_1_3_targets_hold_unseen_classes_only(
     assert described.unseen == {}
     assert len(set(described.classes) - set(described.void)) == count
     source = params_of(described.trained_on or "")
-    assert params.splits == source.splits
+    assert described.source_splits == source.splits
+    assert len(described.unseen_in("u15")) == count
+    assert params.splits == params.trained == [], "nothing is trained here"
 
 
 def test_splits_of_another_benchmark_are_not_merged_in() -> None:
@@ -255,6 +260,7 @@ def test_simbaseline_section_3_targets(benchmark: str, short_side: int, weight: 
     assert params.simbaseline.test.short_sides == [short_side]
     assert params.simbaseline.official.weight == weight
     assert params.simbaseline.clean == source.simbaseline.clean, "nothing is tuned on a target"
+    assert params.vision_language.regions == source.vision_language.regions
 
 
 # --- what a wrong benchmark says -----------------------------------------------------------------
@@ -270,27 +276,66 @@ def test_a_target_has_no_splits_of_its_own() -> None:
         BenchmarkParams(name="x", classes=["sky", "cow"], unseen={"u": ["cow"]}, trained_on="world")
 
 
+def test_a_target_names_the_split_it_is_tried_with() -> None:
+    with pytest.raises(ValueError, match="source_splits: name one split with trained_on"):
+        BenchmarkParams(name="x", classes=["sky", "cow"], unseen={}, trained_on="world")
+
+
+@pytest.mark.parametrize("key", ["splits", "trained"])
+def test_nothing_is_trained_on_a_target(key: str, tmp_path: Path) -> None:
+    compose(tmp_path / "params.yaml", "benchmark=ade20k", f"{key}=[u15]")
+    with pytest.raises(InputError, match=f"{key}: empty with benchmark.trained_on"):
+        load_params(tmp_path / "params.yaml")
+
+
 # --- DVC's graph ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("benchmark", ["cocostuff-simbaseline", "ade20k"])
+def stages_of(folder: Path, benchmark: str, *overrides: str) -> dict[str, Any]:
+    """DVC's stages of a benchmark in a copy of the pipeline files, by their addresses."""
+    shutil.copy(PROJECT / "dvc.yaml", folder)
+    shutil.copytree(PROJECT / "pipelines", folder / "pipelines")
+    compose(folder / "params.yaml", f"benchmark={benchmark}", *overrides)
+    Repo.init(str(folder), no_scm=True).close()
+    with Repo(str(folder)) as repo:
+        return {stage.addressing: stage for stage in repo.index.graph}
+
+
 def test_dvc_resolves_every_stage_and_parameter(
-    benchmark: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copy(PROJECT / "dvc.yaml", tmp_path)
-    shutil.copytree(PROJECT / "pipelines", tmp_path / "pipelines")
-    compose(tmp_path / "params.yaml", f"benchmark={benchmark}")
     monkeypatch.chdir(tmp_path)
-    Repo.init(str(tmp_path), no_scm=True).close()
-    with Repo(str(tmp_path)) as repo:
-        stages = list(repo.index.graph)
-    assert f"artifacts/{benchmark}/index" in {str(out) for stage in stages for out in stage.outs}
-    assert missing_parameters(stages) == (
-        {"benchmark.unseen.u15"} if benchmark in TARGETS else set()
-    )
+    stages = stages_of(tmp_path, "cocostuff-simbaseline").values()
+    outs = {str(out) for stage in stages for out in stage.outs}
+    assert "artifacts/cocostuff-simbaseline/index" in outs
+    assert missing_parameters(stages) == set()
 
 
-def missing_parameters(stages: list) -> set[str]:
+@pytest.mark.parametrize("recipe", ["published", "laptop", "long"])
+def test_a_target_has_the_stages_of_cross_dataset_evaluation_alone(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stages = stages_of(tmp_path, "ade20k", f"recipe={recipe}")
+    names = ["source", "text", "learned_text", "proposals", "regions", "evaluate"]
+    own = {f"pipelines/cross-dataset/dvc.yaml:{name}@u15" for name in names}
+    draws_the_world = "pipelines/world/dvc.yaml:draw"
+    assert set(stages) == own | {"index", "val_labels", "report_across@u15", draws_the_world}
+    assert missing_parameters(stages.values()) == set()
+    made = {str(out) for stage in stages.values() for out in stage.outs}
+    read = {str(dep) for name in own for dep in stages[name].deps}
+    taken = {path for path in read - made if path.startswith("artifacts/cocostuff-simbaseline/")}
+    assert taken == {
+        f"artifacts/cocostuff-simbaseline/{path}"
+        for path in (
+            "clip/model",
+            "u15/simbaseline/network.safetensors",
+            "u15/simbaseline/prompts/prompts.safetensors",
+        )
+    }
+
+
+def missing_parameters(stages: Iterable[Any]) -> set[str]:
     """The parameters that stages depend on and params.yaml does not have."""
     content = yaml.safe_load(Path("params.yaml").read_text())
     names = {

@@ -58,8 +58,9 @@ def test_overrides_compose_to_valid_parameters(words: list[str], tmp_path: Path)
 
 
 def table_rows() -> Iterator[tuple[tuple[str, str], list[str]]]:
-    """The README's rows of the world: (method, protocol), and the cells after them."""
-    for line in (PROJECT / "README.md").read_text().splitlines():
+    """The rows of the world in README and docs: (method, protocol), and the cells after them."""
+    text = (PROJECT / "README.md").read_text() + (PROJECT / "docs/results.md").read_text()
+    for line in text.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if len(cells) == 8 and cells[0].startswith("`"):
             yield (cells[0].strip("`"), cells[1]), cells[2:]

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 OURS = re.compile(r"^(artifacts|curves|data|evaluations|report|results)\b")
 
 
-def sections_asked_for(source: str, options: dict[str, str]) -> set[str]:
-    """The arguments of every `section(...)` call; `name` or `{name}` in one is the command's --name.
+def sections_asked_for(source: str, options: dict[str, list[str]]) -> set[str]:
+    """The arguments of every `section(...)` call; `name` or `{name}` in one is each of the command's --name.
 
     What stands under `if name:` counts where the command gives --name.
     """
@@ -26,11 +26,13 @@ def sections_asked_for(source: str, options: dict[str, str]) -> set[str]:
             name = ast.unparse(node.args[0]).removeprefix("f").strip("'\"")
             if isinstance(node.args[0], ast.Name):
                 name = f"{{{name}}}"
-            asked.add(re.sub(r"\{(\w+)\}", lambda match: options[match[1]], name))
+            option = re.search(r"\{(\w+)\}", name)
+            values = options[option[1]] if option else [""]
+            asked |= {re.sub(r"\{\w+\}", value, name) for value in values}
     return asked
 
 
-def _walk(node: ast.AST, options: dict[str, str]) -> Iterator[ast.AST]:
+def _walk(node: ast.AST, options: dict[str, list[str]]) -> Iterator[ast.AST]:
     if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id not in options:
         return
     yield node
@@ -55,24 +57,27 @@ def main(section, *, split):
     if graph:
         c = section("graph")
 """
-    options = {"split": "${item.split}"}
+    options = {"split": ["${item.split}"]}
     asked = {"seed", "benchmark.unseen.${item.split}", "${item.split}"}
     assert sections_asked_for(source, options) == asked
-    assert sections_asked_for(source, options | {"graph": ""}) == asked | {"graph"}
+    assert sections_asked_for(source, options | {"graph": []}) == asked | {"graph"}
+    both = {"seed", "benchmark.unseen.a", "benchmark.unseen.b", "a", "b"}
+    assert sections_asked_for(source, {"split": ["a", "b"]}) == both
 
 
 def test_the_command_fits_the_stage(declared: "Declared") -> None:
     command: click.Command = importlib.import_module(declared.module).main
-    known = {option.name: option for option in command.params}
-    given = {name.replace("-", "_") for name in declared.options}
+    known = {option.opts[0].removeprefix("--"): option for option in command.params}
+    given = set(declared.options)
     assert given <= set(known)
     assert {name for name, option in known.items() if option.required} <= given
 
 
 def test_every_path_of_the_command_is_declared(declared: "Declared") -> None:
     outputs = [*declared.paths("outs"), *declared.paths("metrics"), *declared.paths("plots")]
-    for option, value in declared.options.items():
-        if OURS.match(value) and value not in outputs:
+    given = [(option, value) for option, values in declared.options.items() for value in values]
+    for option, value in given:
+        if OURS.match(value) and value not in outputs and option != "scores":
             # A folder will do of which the stage reads, and declares, a part.
             path, deps = Path(value), declared.paths("deps")
             assert any(path.is_relative_to(d) or Path(d).is_relative_to(path) for d in deps), (
@@ -81,6 +86,11 @@ def test_every_path_of_the_command_is_declared(declared: "Declared") -> None:
 
 
 def test_every_output_is_written_by_the_command(declared: "Declared") -> None:
-    for kind in ("outs", "metrics", "plots"):
-        for path in declared.paths(kind):
-            assert path in declared.options.values()
+    written = [value for values in declared.options.values() for value in values]
+    for path in [*declared.paths("outs"), *declared.paths("plots")]:
+        assert path in written
+    if "row" in declared.options:
+        written += declared.scores
+        assert len(declared.paths("metrics")) == len(declared.scores)
+    for path in declared.paths("metrics"):
+        assert path in written

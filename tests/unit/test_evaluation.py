@@ -13,12 +13,14 @@ from zslib.artifacts.maps import PREDICTIONS, LabelMaps, open_label_maps, open_l
 from zslib.artifacts.store import open_arrays
 from zslib.benchmark import Split
 from zslib.classifier import PixelClassifier
+from zslib.errors import InputError
 from zslib.evaluation import (
     Entry,
     Evaluation,
     derive_scores,
     evaluate,
     save,
+    score,
 )
 from zslib.heads import Head
 from zslib.metrics import CONFUSION, confusion_matrix
@@ -144,7 +146,7 @@ def test_scores_carry_the_entry_and_intervals_around_each_mean(evaluation: Evalu
 
 
 def test_saved_evaluation_comes_back(evaluation: Evaluation, tmp_path: Path) -> None:
-    save(evaluation, ENTRY, PARAMS, folder=tmp_path / "e", scores=tmp_path / "scores.json")
+    save(evaluation, tmp_path / "e")
     arrays, meta = open_arrays(tmp_path / "e" / "confusion.h5", schema=CONFUSION)
     assert Split.described(meta) == tiny.SPLIT
     assert tuple(meta["ids"]) == evaluation.ids
@@ -153,7 +155,32 @@ def test_saved_evaluation_comes_back(evaluation: Evaluation, tmp_path: Path) -> 
     predictions = open_label_maps(tmp_path / "e" / "predictions.h5", schema=PREDICTIONS)
     for found, expected in zip(predictions, evaluation.predictions, strict=True):
         np.testing.assert_array_equal(found, expected)
-    assert json.loads((tmp_path / "scores.json").read_text())["method"] == "spnet"
+
+
+def test_every_row_has_a_folder_and_scores_of_its_name(tmp_path: Path) -> None:
+    maps, labels = artifacts(tmp_path, tiny.label_maps(5, range(9), seed=0))
+    plain, calibrated = Entry("tiny", "spnet", "clean", 0), Entry("tiny", "spnet-c", "clean", 0)
+    head = random_classifier()
+    rows = {
+        plain: HeadSegmenter(head.uncalibrated(), maps),
+        calibrated: HeadSegmenter(head, maps),
+    }
+    score(rows, labels, PARAMS, folder=tmp_path / "e", scores=tmp_path / "results")
+    assert {path.name for path in (tmp_path / "e").iterdir()} == {"spnet-clean", "spnet-c-clean"}
+    for entry, segmenter in rows.items():
+        found = json.loads((tmp_path / f"results/tiny-{entry.name}.json").read_text())
+        evaluation = evaluate(segmenter, labels, resolution="original")
+        assert found == derive_scores(evaluation, entry, PARAMS)
+
+
+def test_rows_are_published_together_or_not_at_all(tmp_path: Path) -> None:
+    maps, labels = artifacts(tmp_path, tiny.label_maps(5, range(9), seed=0))
+    missing = LabelMaps(("x", *labels.ids[1:]), labels.sizes, labels.pixels, labels.meta)
+    rows = {ENTRY: HeadSegmenter(random_classifier(), maps)}
+    with pytest.raises(InputError, match="rerun the stages val_labels and val_maps"):
+        score(rows, missing, PARAMS, folder=tmp_path / "e", scores=tmp_path / "results")
+    assert not (tmp_path / "e").exists()
+    assert not (tmp_path / "results").exists()
 
 
 def refuse(constant: str) -> None:
@@ -170,8 +197,9 @@ def test_fault_15_absent_classes_give_no_nan(
 ) -> None:
     maps, labels = artifacts(tmp_path, tiny.label_maps(3, present, seed=0))
     result = scored(random_classifier(), maps, labels)
-    save(result, ENTRY, PARAMS, folder=tmp_path / "e", scores=tmp_path / "scores.json")
-    found = json.loads((tmp_path / "scores.json").read_text(), parse_constant=refuse)
+    rows = {ENTRY: HeadSegmenter(random_classifier(), maps)}
+    score(rows, labels, PARAMS, folder=tmp_path / "e", scores=tmp_path)
+    found = json.loads((tmp_path / "tiny-spnet-clean.json").read_text(), parse_constant=refuse)
     assert (found["protocols"]["restricted_to_unseen"]["miou_unseen"] == 0) == unseen_mean_is_zero
     predicted = np.unique(np.concatenate([p[1:].reshape(-1) for p in result.predictions]))
     for class_id, name in enumerate(tiny.CLASSES):

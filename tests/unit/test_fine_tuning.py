@@ -11,21 +11,25 @@ from torch import nn
 from tests import tiny
 from zslib.backbones.trained import build_network
 from zslib.errors import InputError
-from zslib.fine_tuning import LabelledImages, groups_without_norm, learn, require_a_batch
+from zslib.fine_tuning import (
+    LabelledImages,
+    augmented,
+    groups_without_norm,
+    learn,
+    require_a_batch,
+)
 from zslib.params import (
     AugmentationParams,
     DeepLabParams,
     DeepLabV2Params,
-    FineTuning,
     OptimiserParams,
+    StepDecay,
+    SteppedOptimiserParams,
 )
 from zslib.training import TrainState, build_optimiser
 
-PARAMS = FineTuning(
-    batch_size=4,
-    augmentation=AugmentationParams(base_size=32, crop_size=32, scale=(1.0, 1.0), blur=0.0),
-    optimiser=OptimiserParams(name="sgd", lr=2.5e-4, weight_decay=5e-4),
-)
+AUGMENTATION = AugmentationParams(base_size=32, crop_size=32, scale=(1.0, 1.0), blur=0.0)
+OPTIMISER = OptimiserParams(name="sgd", lr=2.5e-4, weight_decay=5e-4)
 MAPS = tiny.block_maps(8, range(9))
 
 
@@ -55,25 +59,33 @@ def test_hidden_classes_and_images_are_gone(images: LabelledImages) -> None:
 
 def test_fewer_images_than_a_batch_are_refused(images: LabelledImages) -> None:
     with pytest.raises(InputError, match=r"my\.section\.batch_size: 4 is more than the 3 training"):
-        require_a_batch(images.hide(tiny.SPLIT, images.ids[3:]), PARAMS, section="my.section")
+        require_a_batch(images.hide(tiny.SPLIT, images.ids[3:]), 4, section="my.section")
 
 
 # --- schedule ------------------------------------------------------------------------------------
 
 
-def rates(images: LabelledImages, folder: Path, *, steps: int, refresh: int) -> list[list[float]]:
+def rates(
+    images: LabelledImages,
+    folder: Path,
+    *,
+    steps: int,
+    refresh: int,
+    params: OptimiserParams = OPTIMISER,
+) -> list[list[float]]:
     """Return the learning rates of every step."""
     parts = [torch.zeros(1, requires_grad=True) for _ in range(3)]
     groups = [{"params": [p], "lr_factor": f} for p, f in zip(parts, (1, 10, 20), strict=True)]
-    optimiser = build_optimiser(PARAMS.optimiser, groups)
+    optimiser = build_optimiser(params, groups)
     found = []
 
     def step(_: object) -> dict[str, torch.Tensor]:
         found.append([group["lr"] for group in optimiser.param_groups])
         return {}
 
-    state = TrainState({}, {"all": optimiser})
-    learn(images, PARAMS, state, step, steps=steps, refresh=refresh, run=tiny.run(folder))
+    run, state = tiny.run(folder), TrainState({}, {"all": optimiser})
+    views, order = augmented(images, AUGMENTATION, batch_size=4, run=run)
+    learn(views, order, state, step, steps=steps, refresh=refresh, run=run)
     return found
 
 
@@ -109,6 +121,15 @@ def test_clean_rates_change_at_every_step(images: LabelledImages, tmp_path: Path
     assert encoder == pytest.approx([2.5e-4 * (1 - step / 9) ** 0.9 for step in range(9)])
 
 
+def test_cagnet_section_5_rates_fall_in_steps_as_well(
+    images: LabelledImages, tmp_path: Path
+) -> None:
+    decay = StepDecay(start=3, every=2, factor=0.5)
+    params = SteppedOptimiserParams(name="sgd", lr=2.5e-4, power=0.0, decay=decay)
+    encoder = [first for first, *_ in rates(images, tmp_path, steps=7, refresh=1, params=params)]
+    assert encoder == pytest.approx([2.5e-4 * x for x in (1, 1, 1, 0.5, 0.5, 0.25, 0.25)])
+
+
 # --- groups --------------------------------------------------------------------------------------
 
 
@@ -120,9 +141,9 @@ def test_spnet_section_5_every_parameter_learns_in_one_group(
     groups = groups_without_norm(
         network, head_lr_factor=10, bias_lr_factor=20, projection=projection
     )
-    optimiser = build_optimiser(PARAMS.optimiser, groups)
+    optimiser = build_optimiser(OPTIMISER, groups)
     found = {
-        id(parameter): (group["lr"] / PARAMS.optimiser.lr, group["weight_decay"])
+        id(parameter): (group["lr"] / OPTIMISER.lr, group["weight_decay"])
         for group in optimiser.param_groups
         for parameter in group["params"]
     }

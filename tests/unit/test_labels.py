@@ -1,6 +1,7 @@
 """Splits, and the label maps that training may see (zs3net §1.5, spnet §1.5, oracle S8)."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from tests import tiny
-from zslib.artifacts.maps import open_labels
+from zslib.artifacts.maps import LABELS, open_labels, write_label_maps
 from zslib.benchmark import Split
 from zslib.datasets.labels import write_seen_labels
 from zslib.errors import InputError
@@ -112,6 +113,33 @@ def test_ignore_keeps_every_image_with_unseen_pixels_void(masks: Path, tmp_path:
     assert labels[1].tolist() == [[255, 255], [1, 255]]
     assert labels[2].tolist() == [[0, 255, 1], [0, 0, 0]]
     assert Split.described(labels.meta) == tiny.SPLIT
+
+
+@pytest.mark.parametrize("rule", ["drop", "ignore", "drop_void"])
+def test_the_file_is_the_one_of_all_maps_at_once(masks: Path, tmp_path: Path, rule: str) -> None:
+    write_seen_labels(masks, tiny.SPLIT, tmp_path / "labels.h5", unseen_images=rule)
+    labels = open_labels(tmp_path / "labels.h5")
+    described = {name: value for name, value in labels.meta.items() if name != "ids"}
+    kept = [RAW[tiny.image_ids(4).index(image_id)] for image_id in labels.ids]
+    at_once = [tiny.SPLIT.seen_labels(label_map) for label_map in kept]
+    write_label_maps(tmp_path / "all.h5", labels.ids, at_once, schema=LABELS, meta=described)
+    assert (tmp_path / "labels.h5").read_bytes() == (tmp_path / "all.h5").read_bytes()
+
+
+def test_ten_times_the_images_take_no_more_memory(tmp_path: Path) -> None:
+    label_maps = tiny.label_maps(40, tiny.SPLIT.seen, seed=0, side=256)
+
+    def peak(count: int) -> int:
+        folder = tmp_path / str(count)
+        masks = tiny.write_masks(folder, label_maps[:count], num_classes=9)
+        tracemalloc.start()
+        write_seen_labels(masks, tiny.SPLIT, folder / "labels.h5", unseen_images="drop_void")
+        _, found = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return found
+
+    peak(1)  # what is imported and kept the first time
+    assert peak(40) - peak(4) < 2 * label_maps[0].nbytes
 
 
 def test_no_image_left_is_an_error_with_a_remedy(tmp_path: Path) -> None:

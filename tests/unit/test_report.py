@@ -101,7 +101,8 @@ def score_file(matrix: np.ndarray, method: str, protocol: str, seed: int = 0) ->
         "seed": seed,
         **figures,
         "interval95": {
-            name: [0.9 * figures[name], 1.0] for name in ("hiou", "miou_seen", "miou_unseen")
+            name: [0.9 * figures[name], 1.0]
+            for name in ("hiou", "miou_seen", "miou_unseen", "miou")
         },
         "protocols": {
             "absent_classes_zero": scores(matrix, **groups, absent="zero"),
@@ -140,7 +141,7 @@ class Project:
         pairs = zip(self.truth, predictions, strict=True)
         matrices = [confusion_matrix(t, p, len(CLASSES)) for t, p in pairs]
         total = np.sum(matrices, axis=0)
-        folder = self.inputs.evaluations / split.name / f"{method}-{protocol}"
+        folder = self.inputs.evaluations / split.name / method / f"{method}-{protocol}"
         arrays = {
             "generalised": total,
             "restricted": total,
@@ -362,7 +363,7 @@ def test_two_files_of_one_row_are_refused(project):
 
 
 def test_a_result_without_its_evaluation_is_refused(project):
-    folder = project.inputs.evaluations / "u2/zs3net-clean"
+    folder = project.inputs.evaluations / "u2/zs3net/zs3net-clean"
     folder.rename(folder.with_name("elsewhere"))
     with pytest.raises(InputError, match=r"zs3net-clean: missing.*rerun the stage 'evaluate'"):
         project.build()
@@ -382,7 +383,7 @@ def test_a_result_with_other_unseen_classes_is_refused(project):
 
 
 def test_a_damaged_matrix_is_refused(project):
-    path = project.inputs.evaluations / "u2/spnet-clean/confusion.h5"
+    path = project.inputs.evaluations / "u2/spnet/spnet-clean/confusion.h5"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ArtifactError, match=r"confusion.h5"):
         project.build()

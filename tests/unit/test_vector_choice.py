@@ -48,7 +48,7 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def embed(method: str) -> Result:
-    arguments = ["--method", method, "--vectors", "vectors", "--out", f"{method}.safetensors"]
+    arguments = ["--method", method, "--vectors", "vectors", "--out", "embeddings"]
     return CliRunner().invoke(embeddings.main, arguments)
 
 
@@ -67,7 +67,7 @@ def test_the_source_is_taken_and_the_normalisation_kept(method, source, names, t
     write_params(tmp_path, source)
     recipe = getattr(load_params(tmp_path / "params.yaml"), method).vectors
     assert embed(method).exit_code == 0
-    found = load_class_vectors(tmp_path / f"{method}.safetensors")
+    found = load_class_vectors(tmp_path / f"embeddings/{method}.safetensors")
     wanted = [tables[name] for name in names or recipe.sources]
     np.testing.assert_array_equal(found.rows, class_embeddings(wanted, recipe.normalise))
     assert found.made_from["sources"] == (names or recipe.sources)
@@ -82,7 +82,7 @@ def test_an_unknown_source_is_named(source, tables, tmp_path):
         "vectors: source: 'glove' is not one of the sources clip, fasttext, word2vec"
         in outcome.stderr
     )
-    assert not (tmp_path / "spnet.safetensors").exists()
+    assert not (tmp_path / "embeddings").exists()
 
 
 def test_no_source_at_all_is_refused(tmp_path):
@@ -127,7 +127,7 @@ def assert_fit_for_voc12(found: ClassVectors, table: Path) -> None:
     assert len(always_seen) == 10
     np.testing.assert_allclose(found.rows[0], mean, rtol=1e-5, atol=1e-6)
     assert embed("spnet").exit_code == 0
-    assert load_class_vectors(Path("spnet.safetensors")).made_from["sources"] == ["clip"]
+    assert load_class_vectors(Path("embeddings/spnet.safetensors")).made_from["sources"] == ["clip"]
 
 
 def test_a_table_of_twenty_classes_serves_voc12(tmp_path):

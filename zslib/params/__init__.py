@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from zslib.errors import InputError
 from zslib.params.backbone import (
@@ -192,7 +192,10 @@ class Params(Section):
     """params.yaml."""
 
     seed: int = 0
-    splits: list[str] = Field(min_length=1)
+    splits: list[str]
+    trained: list[str]
+    """The benchmark's name, for stages that run once and not for each split; empty, like `splits`, where
+    nothing is trained."""
     benchmark: BenchmarkParams
     dataset: DatasetParams
     world: WorldParams
@@ -218,13 +221,16 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _references_exist(self) -> "Params":
+        for name in ("splits", "trained"):
+            if bool(getattr(self, name)) == bool(self.benchmark.trained_on):
+                raise ValueError(f"{name}: empty with benchmark.trained_on, and only then")
         for method, section in self:
             recipe = getattr(section, "vectors", None)
             for name in recipe.sources if isinstance(recipe, VectorRecipe) else []:
-                if name not in self.vectors.sources:
+                if name not in self.vectors.sources and self.trained:
                     raise ValueError(f"{method}.vectors: vectors.sources has no entry '{name}'")
         for split in self.splits:
-            if split not in self.benchmark.unseen and not self.benchmark.trained_on:
+            if split not in self.benchmark.unseen:
                 raise ValueError(f"splits: '{split}' has no entry under benchmark.unseen")
         return self
 

@@ -1,5 +1,6 @@
 """What is learned and scored, from which images, with which class vectors."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -25,8 +26,17 @@ class BenchmarkParams(Section):
     """Split name -> its unseen classes."""
     unseen_images: UnseenImages = "drop"
     trained_on: str | None = None
-    """Cross-dataset evaluation: the benchmark whose models are tried on these classes, all of them
-    unseen. `splits` are those of that benchmark then, and nothing is trained here."""
+    """Cross-dataset evaluation: the benchmark whose model is tried on these classes. None of them counts
+    as seen, whatever that benchmark calls its own, and nothing is trained here."""
+    source_splits: list[str] = Field([], max_length=1)
+    """With trained_on: the split of that benchmark whose model it is, in a list since DVC's stages stand
+    on lists."""
+
+    def unseen_in(self, split: str) -> Sequence[str]:
+        """Return the unseen classes of a split: with trained_on, all that are not void."""
+        if self.trained_on:
+            return [name for name in self.classes if name not in self.void]
+        return self.unseen[split]
 
     @model_validator(mode="after")
     def _names_exist(self) -> "BenchmarkParams":
@@ -42,6 +52,8 @@ class BenchmarkParams(Section):
             raise ValueError(
                 "unseen: leave it empty with trained_on, which makes all of them unseen"
             )
+        if bool(self.trained_on) != bool(self.source_splits):
+            raise ValueError("source_splits: name one split with trained_on, and none without")
         return self
 
 

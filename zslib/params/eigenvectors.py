@@ -20,7 +20,5 @@ class EigenvectorParams(Section):
 class EigenFusionParams(Section):
     """Fusion of label maps with eigenvectors (sazs §4.5)."""
 
-    splits: list[str]
-    """For which every method whose training maps are kept has a row "+eig"."""
     taus: list[float] = Field(min_length=1)
     """Candidates for the share of a cell that its majority needs; above 1 nothing is fused."""

@@ -28,3 +28,5 @@ class ReportParams(Section):
     """What the report shows."""
 
     pictures: int = Field(8, ge=1)
+    curves_of: str | None = None
+    """The split whose curves `dvc plots show` draws."""

@@ -29,7 +29,7 @@ class Inputs:
 
     scores: Path
     evaluations: Path
-    calibration: Path
+    calibration: Path | None
     """Curves of the stages `sweep`."""
     artifacts: Path
     timings: Path
@@ -53,7 +53,7 @@ def build(
     scores = read_scores(inputs.scores, splits=splits)
     images = ImageIndex.load(inputs.artifacts / "index/images.json")
     truth = open_labels(inputs.artifacts / "val_labels.h5")
-    curves = read_curves(inputs.calibration)
+    curves = read_curves(inputs.calibration) if inputs.calibration else []
     vectors = [
         load_class_vectors(path)
         for path in sorted((inputs.artifacts / "vectors").glob("*.safetensors"))
@@ -61,7 +61,7 @@ def build(
     sections = []
     for name in splits:
         split = Split.named(
-            name, benchmark.classes, unseen=benchmark.unseen[name], void=benchmark.void
+            name, benchmark.classes, unseen=benchmark.unseen_in(name), void=benchmark.void
         )
         results = load_results(scores, inputs.evaluations, split, seed=seed)
         _check_images(truth, [result.predictions for result in results], inputs.evaluations)
@@ -81,6 +81,7 @@ def build(
     content = page(
         benchmark.name,
         sections,
+        trained_on=benchmark.trained_on,
         contact_sheet=_contact_sheet(images) if benchmark.name == _WORLD else None,
         costs=read_costs(inputs.timings, _outputs_of(benchmark.name)),
     )

@@ -73,9 +73,12 @@ def heat_map(title: str, matrix: Int64[np.ndarray, "c c"], split: Split) -> Mark
         f'preserveAspectRatio="none" href="{_png(colours(shares))}"/>',
         f'<rect x="{margin:.1f}" y="{margin:.1f}" width="{side:.1f}" height="{side:.1f}" '
         'fill="none" stroke="#9a958a"/>',
-        f'<path d="M{edge:.1f} {margin:.1f}V{margin + side:.1f}M{margin:.1f} {edge:.1f}'
-        f'H{margin + side:.1f}" stroke="{UNSEEN}" stroke-width="1.2"/>',
     ]
+    if split.unseen:
+        parts.append(
+            f'<path d="M{edge:.1f} {margin:.1f}V{margin + side:.1f}M{margin:.1f} {edge:.1f}'
+            f'H{margin + side:.1f}" stroke="{UNSEEN}" stroke-width="1.2"/>'
+        )
     for index, name in enumerate(names):
         parts += _labels(name, margin, margin + cell * (index + 0.5), index < len(split.unseen))
     values = ";".join(" ".join(_per_mille(v) for v in row) for row in shares)

@@ -19,7 +19,7 @@ from zslib.report.calibration import Calibration
 from zslib.report.charts import HARMONIC, SEEN, UNSEEN, Bar, bar_chart
 from zslib.report.choices import ChoiceChart, choice_chart
 from zslib.report.eigenvectors import EigenSection, eigen_section
-from zslib.report.leaderboard import is_fused
+from zslib.report.leaderboard import is_fused, row_of
 from zslib.report.matrices import Destination, destinations, heat_map
 from zslib.report.pictures import Row, choose_pictures, class_areas, picture_row
 from zslib.report.pseudo import PseudoLabels, PseudoSection, pseudo_section
@@ -35,7 +35,9 @@ from zslib.report.tables import (
     PublishedLine,
     ScoreLine,
     class_lines,
+    existing_figures,
     nearest_seen,
+    printed_figures,
     protocol_columns,
     protocol_lines,
     published_lines,
@@ -43,7 +45,7 @@ from zslib.report.tables import (
 )
 from zslib.report.trends import trend_charts
 
-_KINDS = ("clean", "transductive", "official", "ceiling")
+_KINDS = ("clean", "transductive", "cross-dataset", "official", "ceiling")
 _NEIGHBOURS, _DESTINATIONS, _PSEUDO_PICTURES, _EIGEN_PICTURES = 5, 3, 4, 4
 _OPEN_MATRICES, _OPEN_PICTURES = 6, 3
 _PANELS = (
@@ -51,6 +53,8 @@ _PANELS = (
     ("miou_unseen", "Unseen", UNSEEN),
     ("hiou", "hIoU: their harmonic mean", HARMONIC),
 )
+_ONE_PANEL = (("miou", "All classes", HARMONIC),)
+"""Where no class is unseen."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,11 @@ class SplitSection:
     results: list[Result]
     drawn: list[Result]
     """Those of them that bars, classes, matrices and pictures show."""
+    headings: list[str]
+    """Of the columns of `scores`."""
     scores: dict[str, list[ScoreLine]]
     """By kind; a kind without a result is missing."""
+    published_headings: list[str]
     published: list[PublishedLine]
     """Rows of which anything is in print for this benchmark and split."""
     bars: list[tuple[str, Markup]]
@@ -97,10 +104,11 @@ class Page:
     """What the template sees."""
 
     benchmark: str
+    trained_on: str | None
+    """The benchmark whose model is tried across datasets."""
     seed: int
     images: int
     sections: list[SplitSection]
-    headings: list[str]
     contact_sheet: str | None
     """Data URI of the built-in world's contact sheet."""
     costs: list[Cost]
@@ -171,7 +179,9 @@ def split_section(
         split=split,
         results=results,
         drawn=drawn,
+        headings=[HEADINGS[name] for name in existing_figures(results)],
         scores={kind: score_lines(group) for kind, group in kinds.items() if group},
+        published_headings=[HEADINGS[name] for name in printed_figures(results)],
         published=published_lines(results, benchmark),
         bars=_bars(drawn),
         classes=class_lines(drawn),
@@ -203,6 +213,7 @@ def page(
     benchmark: str,
     sections: list[SplitSection],
     *,
+    trained_on: str | None,
     contact_sheet: str | None,
     costs: list[Cost],
 ) -> Page:
@@ -210,10 +221,10 @@ def page(
     first = sections[0].results[0]
     return Page(
         benchmark=benchmark,
+        trained_on=trained_on,
         seed=first.scores.seed,
         images=len(first.predictions),
         sections=sections,
-        headings=list(HEADINGS.values()),
         contact_sheet=contact_sheet,
         costs=costs,
     )
@@ -232,16 +243,16 @@ def render(content: Page) -> str:
 
 
 def _bars(results: Sequence[Result]) -> list[tuple[str, Markup]]:
-    intervals = [r.scores.interval95[name] for r in results for name, *_ in _PANELS]
-    top = shared_top([high for _, high in intervals])
-    charts = []
-    for name, title, colour in _PANELS:
-        bars = [
-            Bar(r.title, r.note, r.kind, getattr(r.scores, name), *r.scores.interval95[name])
-            for r in results
-        ]
-        charts.append((title, bar_chart(title, colour, bars, top=top)))
-    return charts
+    panels = _PANELS if results[0].split.unseen else _ONE_PANEL
+    bars = {name: [_bar(result, name) for result in results] for name, *_ in panels}
+    top = shared_top([bar.high for panel in bars.values() for bar in panel])
+    return [(title, bar_chart(title, colour, bars[n], top=top)) for n, title, colour in panels]
+
+
+def _bar(result: Result, name: str) -> Bar:
+    row = row_of("", result.scores)
+    bounds = row[f"{name}_low"], row[f"{name}_high"]
+    return Bar(result.title, result.note, result.kind, row[name], *bounds)
 
 
 def _matrix(result: Result) -> Matrix:

@@ -28,6 +28,7 @@ class Result:
 
     scores: Scores
     split: Split
+    """Across datasets, one in which no class is called unseen: there is none to tell it from."""
     matrix: Int64[np.ndarray, "c c"]
     """Generalised confusion matrix: truth in rows, predictions in columns."""
     predictions: LabelMaps
@@ -49,7 +50,7 @@ class Result:
 
     @property
     def kind(self) -> str:
-        """What the page keeps apart: clean (inductive), transductive, official, or ceiling."""
+        """What the page keeps apart: clean (inductive), transductive, cross-dataset, official, ceiling."""
         if self.is_ceiling:
             return "ceiling"
         inductive = self.scores.setting == "inductive"
@@ -111,16 +112,16 @@ def _choice(method: str, parameter: str, details: dict) -> Choice:
 
 def _load(scores: Scores, evaluations: Path, split: Split, seed: int) -> Result:
     name = f"{scores.method}-{scores.protocol}"
-    folder = evaluations / split.name / name
+    folder = next((evaluations / split.name).glob(f"*/{name}"), None)
     if scores.seed != seed:
         raise InputError(
             f"{split.name}-{name}.json: is a result of seed {scores.seed}, params.yaml has seed "
             f"{seed}; rerun its stages (dvc repro), or remove it if nothing writes it any more"
         )
-    if not folder.is_dir():
+    if folder is None:
         raise InputError(
-            f"{folder}: missing, although {split.name}-{name}.json is there; "
-            "rerun the stage 'evaluate' that writes it"
+            f"{evaluations / split.name}/*/{name}: missing, although {split.name}-{name}.json is "
+            "there; rerun the stage 'evaluate' that writes it"
         )
     arrays, meta = open_arrays(folder / "confusion.h5", schema=CONFUSION)
     if Split.described(meta) != split:
@@ -130,4 +131,9 @@ def _load(scores: Scores, evaluations: Path, split: Split, seed: int) -> Result:
         )
     predictions = open_label_maps(folder / "predictions.h5", schema=PREDICTIONS)
     matrix = np.asarray(arrays["generalised"])
-    return Result(scores, split, matrix, predictions, meta["details"])
+    return Result(scores, _shown(split), matrix, predictions, meta["details"])
+
+
+def _shown(split: Split) -> Split:
+    """Return the split in which no class is called unseen, if none is seen either."""
+    return split if split.seen else Split.from_ids(split.name, split.classes, (), split.void)

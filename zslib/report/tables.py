@@ -52,7 +52,7 @@ PROTOCOLS = {
 _log = logging.getLogger(__name__)
 
 _PARTS = ("miou_seen", "miou_unseen", "hiou")
-_HEADINGS = {"miou_seen": "seen", "miou_unseen": "unseen", "hiou": "hIoU"}
+_HEADINGS = {"miou_seen": "seen", "miou_unseen": "unseen", "hiou": "hIoU", "miou": "all"}
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,15 @@ class Cost:
     seconds: float
 
 
+def existing_figures(results: Sequence[Result]) -> list[str]:
+    """Return the figures of the leaderboard that any of the results has."""
+    rows = [row_of("", result.scores) for result in results]
+    return [name for name in HEADINGS if any(row[name] is not None for row in rows)]
+
+
 def score_lines(results: Sequence[Result]) -> list[ScoreLine]:
     """Return the leaderboard's lines; only clean inductive results compete for the best."""
-    names = (*FIGURES, RESTRICTED)
+    names = existing_figures(results)
     rows = [row_of("", result.scores) for result in results]
     ranked = [row for row, result in zip(rows, results, strict=True) if result.kind == "clean"]
     best = {name: max((round(row[name], 4) for row in ranked), default=None) for name in names}
@@ -146,29 +152,34 @@ def score_lines(results: Sequence[Result]) -> list[ScoreLine]:
     return [ScoreLine(result, tuple(cell(row, name) for name in names)) for result, row in lines]
 
 
+def printed_figures(results: Sequence[Result]) -> list[str]:
+    """Return those of them that papers print."""
+    return [name for name in existing_figures(results) if name in FIGURES]
+
+
 def published_lines(results: Sequence[Result], benchmark: str) -> list[PublishedLine]:
     """Return the rows of which anything is in print for this benchmark and split."""
-    lines = []
+    lines, names = [], printed_figures(results)
     for result in results:
         method, split = result.scores.method, result.split.name
-        figures = [beside(method, benchmark, split, name) for name in FIGURES]
+        figures = [beside(method, benchmark, split, name) for name in names]
         if any(figures):
-            ours = [getattr(result.scores, name) for name in FIGURES]
+            ours = [getattr(result.scores, name) for name in names]
             lines.append(PublishedLine(result, tuple(zip(ours, figures, strict=True))))
     return lines
 
 
 def protocol_columns(results: Sequence[Result]) -> list[ProtocolColumns]:
     """Return the protocols that any result was scored under."""
-    found = []
+    found, divided = [], _PARTS if results[0].split.unseen else ("miou",)
     for key, (title, sentence) in PROTOCOLS.items():
         scored = [_figures(result, key) for result in results]
         if any(scored):
-            parts = _PARTS[1:2] if key == "restricted_to_unseen" else _PARTS
+            parts = _PARTS[1:2] if key == "restricted_to_unseen" else divided
             plain = [_figures(result, "generalised") for result in results]
             same = (
                 key != "generalised"
-                and parts == _PARTS
+                and parts == divided
                 and all(
                     figures.get(part) == other[part]
                     for figures, other in zip(scored, plain, strict=True)
@@ -189,7 +200,7 @@ def protocol_lines(columns: Sequence[ProtocolColumns], results: Sequence[Result]
 
 def _figures(result: Result, protocol: str) -> Mapping[str, Any]:
     if protocol == "generalised":
-        return result.scores.model_dump(include=set(_PARTS))
+        return result.scores.model_dump(include={*_PARTS, "miou"})
     return result.scores.protocols.get(protocol, {})
 
 

@@ -20,19 +20,12 @@ from zslib.artifacts.maps import open_pseudo_labels, write_pseudo_labels
 from zslib.artifacts.publish import publish
 from zslib.benchmark import IGNORE_INDEX
 from zslib.classifier import Classifiers, PixelClassifier
+from zslib.minimising import minimise
 from zslib.params import LinearTraining, PseudoLabelParams, SelfTrainingParams
 from zslib.selection import Choice, hiou_of, matrix_over, tuning_pairs
 from zslib.self_training.pseudo_labels import confidence_map, pseudo_labels
 from zslib.self_training.tasks import Images, LabelMap, Material
-from zslib.training import (
-    Curves,
-    Losses,
-    SingleProcess,
-    TrainState,
-    build_optimiser,
-    progress,
-    train,
-)
+from zslib.training import Curves, progress
 
 GridLabels = UInt8[np.ndarray, "_gh _gw"]
 LabelRule = Callable[[LabelMap, tuple[int, int]], GridLabels]
@@ -180,38 +173,32 @@ def retrain(
     tensors = {"weight": classifier.weight, "bias": classifier.bias}
     if classifier.hidden is not None:
         tensors["hidden_weight"], tensors["hidden_bias"] = classifier.hidden
-    layers = {name: nn.Parameter(tensor.clone()) for name, tensor in tensors.items()}
-    learning = _with_layers(classifier, layers)
-    optimiser = build_optimiser(params.optimiser, layers.values())
+    layers = nn.ParameterDict({name: tensor.clone() for name, tensor in tensors.items()})
+    learning = _with_layers(classifier, dict(layers.items()))
     ends = np.cumsum([len(part) for part in cells])
 
-    def batches(start: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for step in range(start, params.steps):
-            numbers = np.random.default_rng([seed, step]).integers(0, ends[-1], params.batch_size)
-            part = np.searchsorted(ends, numbers, side="right")
-            drawn = [
-                one.gather(numbers[part == index] - (ends[index] - len(one)))
-                for index, one in enumerate(cells)
-            ]
-            features, labels = zip(*drawn, strict=True)
-            yield torch.cat(features), torch.cat(labels)
+    def draw(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        numbers = rng.integers(0, ends[-1], params.batch_size)
+        part = np.searchsorted(ends, numbers, side="right")
+        drawn = [
+            one.gather(numbers[part == index] - (ends[index] - len(one)))
+            for index, one in enumerate(cells)
+        ]
+        features, labels = zip(*drawn, strict=True)
+        return torch.cat(features), torch.cat(labels)
 
-    def step(batch: tuple[Tensor, Tensor]) -> Losses:
+    def loss_of(batch: tuple[Tensor, Tensor]) -> Float[Tensor, ""]:
         features, labels = batch
-        loss = F.cross_entropy(learning.scores(features), labels)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        return {"loss": loss.detach()}
+        return F.cross_entropy(learning.scores(features), labels)
 
-    train(
-        TrainState({"layers": nn.ParameterDict(layers)}, {"layers": optimiser}),
-        step,
-        batches,
+    minimise(
+        loss_of,
+        draw,
+        layers,
+        params.optimiser,
         steps=params.steps,
         seed=seed,
         name=f"self-training {classifier.split.name}",
-        runtime=SingleProcess(),
         curves=curves,
     )
     return _with_layers(classifier, {name: layer.detach() for name, layer in layers.items()})

@@ -7,7 +7,6 @@ one; its features are standardised by that one's statistics, so that both start 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,33 +17,33 @@ from zslib.artifacts.features import DenseMaps
 from zslib.backbones.network import Normalise, SegmentationNetwork, resize
 from zslib.backbones.trained import Backbone
 from zslib.benchmark import IGNORE_INDEX
-from zslib.datasets.views import BatchOrder, TrainingViews, loader
-from zslib.errors import InputError
-from zslib.fine_tuning import groups_without_norm
+from zslib.fine_tuning import (
+    LabelledImages,
+    Run,
+    augmented,
+    groups_without_norm,
+    learn,
+    require_a_batch,
+)
 from zslib.grids import LABEL_RULES
 from zslib.methods.cagnet.networks import ContextualModule, gate, sample_latent
 from zslib.methods.cagnet.objectives import kl_divergence, word_table
 from zslib.methods.cagnet.players import Pixels, Players, View
 from zslib.methods.cagnet.step1 import Step1, channel_statistics, joint_step
-from zslib.params import CagnetEndToEnd, CagnetStep1, ComputeParams
-from zslib.training import Checkpoint, Curves, Losses, Runtime, TrainState, build_optimiser, train
+from zslib.params import CagnetEndToEnd, CagnetStep1
+from zslib.training import Losses, TrainState, build_optimiser
 
 
 def fit(
     backbone: Backbone,
-    images: Sequence[Path],
-    label_maps: Sequence[np.ndarray],
-    *,
+    images: LabelledImages,
     maps: DenseMaps,
     class_embeddings: Float[Tensor, "c e"],
     step1: CagnetStep1,
     params: CagnetEndToEnd,
+    *,
     label_rule: str,
-    seed: int,
-    compute: ComputeParams,
-    runtime: Runtime,
-    checkpoint: Checkpoint | None = None,
-    curves: Curves | None = None,
+    run: Run,
 ) -> Step1:
     """Train all networks on images and seen labels; `backbone` itself learns.
 
@@ -54,19 +53,14 @@ def fit(
     Raises:
         InputError: fewer images than a batch.
     """
-    if len(images) < params.batch_size:
-        raise InputError(
-            f"cagnet.end_to_end.batch_size: {params.batch_size} is more than the {len(images)} "
-            "training images there are"
-        )
-    torch.manual_seed(seed)
-    network, split = backbone.network, backbone.split
+    require_a_batch(images, params.batch_size, section="cagnet.end_to_end")
+    torch.manual_seed(run.seed)
+    network, runtime = backbone.network.to(run.runtime.device), run.runtime
     context = ContextualModule(maps.dimension, step1.networks)
     context.centre, context.scale = channel_statistics(maps)
-    embedding_dimension = class_embeddings.shape[1]
-    players = Players(embedding_dimension, maps.dimension, len(split.classes), step1.networks)
-    for module in (network, context, players):
-        module.to(runtime.device)
+    sizes = (class_embeddings.shape[1], maps.dimension, len(backbone.split.classes))
+    players = Players(*sizes, step1.networks).to(runtime.device)
+    context.to(runtime.device)
     optimisers = {
         "context": build_optimiser(params.optimiser, parameter_groups(network, context, params)),
         **players.optimisers(step1),
@@ -81,30 +75,16 @@ def fit(
         rows=step1.rows,
         label_rule=label_rule,
     )
-    views = TrainingViews(
-        images, label_maps, params.augmentation, seed=seed, cache_images=compute.cache_images
-    )
-    order = BatchOrder(len(images), params.batch_size, seed=seed)
 
     def step(batch: Sequence[Tensor]) -> Losses:
         with runtime.autocast():
             found = pyramid(batch[0].to(runtime.device), batch[1].numpy())
-        if found is None:
-            return {}
-        return joint_step(players, *found, step1, optimisers)
+        return {} if found is None else joint_step(players, *found, step1, optimisers)
 
-    train(
-        TrainState({"network": network, "context": context, "players": players}, optimisers),
-        step,
-        lambda start: iter(loader(views, order, start, params.steps, workers=compute.workers)),
-        steps=params.steps,
-        seed=seed,
-        name=f"cagnet end to end {split.name}",
-        runtime=runtime,
-        checkpoint=checkpoint,
-        curves=curves,
-    )
-    return Step1(context.cpu(), players.cpu(), split)
+    views, order = augmented(images, params.augmentation, params.batch_size, run=run)
+    modules = {"network": network, "context": context, "players": players}
+    learn(views, order, TrainState(modules, optimisers), step, steps=params.steps, run=run)
+    return Step1(context.cpu(), players.cpu(), backbone.split)
 
 
 def parameter_groups(

@@ -21,6 +21,7 @@ from zslib.fine_tuning import (
     LabelledImages,
     Learned,
     Run,
+    augmented,
     learn,
     learn_and_choose,
     require_a_batch,
@@ -83,7 +84,7 @@ def fine_tune(
     run: Run,
 ) -> SemanticEncoder:
     """Train a network on seen labels together with the semantic encoder, and return the latter."""
-    require_a_batch(images, params, section="joem.end_to_end")
+    require_a_batch(images, params.batch_size, section="joem.end_to_end")
     torch.manual_seed(run.seed)
     network, device, picture = backbone.network, run.runtime.device, backbone.params.encoder
     encoder = SemanticEncoder(class_embeddings.shape[1], backbone.params.feature_channels)
@@ -118,14 +119,14 @@ def fine_tune(
         )
         return descend(found, optimisers)
 
-    steps_per_epoch = len(images) // params.batch_size
+    views, order = augmented(images, params.augmentation, params.batch_size, run=run)
     learn(
-        images,
-        params,
+        views,
+        order,
         TrainState({"network": network, "encoder": encoder}, optimisers),
         step,
-        steps=params.epochs * steps_per_epoch,
-        refresh=steps_per_epoch if params.lr_per_epoch else 1,
+        steps=params.epochs * order.steps_per_epoch,
+        refresh=order.steps_per_epoch if params.lr_per_epoch else 1,
         run=run,
     )
     return encoder

@@ -6,14 +6,13 @@ training that some seen classes are hidden from (DESIGN §10).
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from zslib.artifacts import publish
 from zslib.artifacts.features import DenseMaps
@@ -21,9 +20,9 @@ from zslib.backbones.network import Normalise
 from zslib.backbones.trained import Backbone
 from zslib.classifier import PixelClassifier
 from zslib.datasets.folds import Pair
-from zslib.datasets.views import BatchOrder, loader
+from zslib.datasets.views import BatchOrder
 from zslib.features import sample_ids
-from zslib.fine_tuning import LabelledImages, Run, require_a_batch
+from zslib.fine_tuning import LabelledImages, Run, choose_strength, learn, require_a_batch
 from zslib.held_out import draw_held_out
 from zslib.methods.sazs.items import (
     BACKGROUND,
@@ -44,8 +43,7 @@ from zslib.params import (
     SazsTraining,
     SelectionParams,
 )
-from zslib.selection import Choice, calibration_matrices, hiou_of, tuning_pairs
-from zslib.training import Checkpoint, Losses, TrainState, build_optimiser, poly_lr, train
+from zslib.training import Losses, TrainState, build_optimiser
 
 
 @dataclass(frozen=True)
@@ -108,10 +106,7 @@ def fit(
     first = run.for_choice()
     trial = trained(images.hide(hidden, tuning), first)
     maps = _cached(trial, images, tuning, recipe, features, first)
-    pairs = tuning_pairs(DenseMaps.open(maps), images.labels, hidden)
-    matrices = calibration_matrices(of_margins(hidden), pairs, gammas)
-    scores = tuple(hiou_of(matrix, hidden) for matrix in matrices)
-    choice = Choice(tuple(gammas), (scores,), (hidden.unseen,))
+    choice = choose_strength(of_margins(hidden), DenseMaps.open(maps), images.labels, gammas)
     details = {"gamma": choice.describe(images.split.classes)}
     classifier = replace(of_margins(images.split), gamma=choice.chosen, meta=details)
     return Learned(trained(images, run), classifier, maps)
@@ -120,7 +115,7 @@ def fit(
 def align(trained: Trained, items: Items, recipe: Recipe, *, run: Run) -> None:
     """Train a network on items by the four losses."""
     params, objectives, device = recipe.training, recipe.objectives, run.runtime.device
-    require_a_batch(items.images, params, section="sazs.training")
+    require_a_batch(items.images, params.batch_size, section="sazs.training")
     network = trained.network.to(device).to(memory_format=torch.channels_last)
     network.others.requires_grad_(objectives.others == "learned")
     normalise = Normalise(trained.picture.mean, trained.picture.std).to(device)
@@ -150,7 +145,16 @@ def align(trained: Trained, items: Items, recipe: Recipe, *, run: Run) -> None:
         optimiser.step()
         return {"loss": loss.detach(), **{name: value.detach() for name, value in found.items()}}
 
-    _learn(items, params, network, optimiser, step, run=run)
+    views, order = _shown(items, params, run)
+    learn(
+        views,
+        order,
+        TrainState({"network": network}, {"all": optimiser}),
+        step,
+        steps=params.epochs * order.steps_per_epoch,
+        refresh=order.steps_per_epoch if params.lr_per_epoch else 1,
+        run=run,
+    )
     _give_background_the_others(trained)
 
 
@@ -162,49 +166,18 @@ def groups_of(network: ShapeAware, head_lr_factor: float) -> list[dict[str, obje
     return [{"params": encoder}, {"params": rest, "lr_factor": head_lr_factor}]
 
 
-def _learn(
-    items: Items,
-    params: SazsTraining,
-    network: nn.Module,
-    optimiser: Optimizer,
-    step: Callable[[Sequence[Tensor]], Losses],
-    *,
-    run: Run,
-) -> None:
-    compute = run.compute
+def _shown(items: Items, params: SazsTraining, run: Run) -> tuple[ItemViews, BatchOrder]:
+    """Return views of items, and the order that their batches come in."""
     views = ItemViews(
         items,
         params.augmentation,
         released=params.views == "released",
         seed=run.seed,
-        cache_images=compute.cache_images,
+        cache_images=run.compute.cache_images,
     )
-    order = (
-        ClassOrder(items, params.batch_size, seed=run.seed)
-        if params.draw == "classes"
-        else BatchOrder(len(items), params.batch_size, seed=run.seed)
-    )
-    steps = params.epochs * order.steps_per_epoch
-    shared = order.steps_per_epoch if params.lr_per_epoch else 1
-
-    def at_its_rate(numbered: tuple[int, Sequence[Tensor]]) -> Losses:
-        index, batch = numbered
-        for group in optimiser.param_groups:
-            since = index - index % shared
-            group["lr"] = poly_lr(group["initial_lr"], since, steps, power=group["power"])
-        return step(batch)
-
-    train(
-        TrainState({"network": network}, {"all": optimiser}),
-        at_its_rate,
-        lambda start: enumerate(loader(views, order, start, steps, workers=compute.workers), start),
-        steps=steps,
-        seed=run.seed,
-        name=f"{run.name} {items.images.split.name}",
-        runtime=run.runtime,
-        checkpoint=Checkpoint(run.folder, compute.checkpoint_seconds),
-        curves=run.curves,
-    )
+    if params.draw == "classes":
+        return views, ClassOrder(items, params.batch_size, seed=run.seed)
+    return views, BatchOrder(len(items), params.batch_size, seed=run.seed)
 
 
 @torch.no_grad()

@@ -1,16 +1,18 @@
 """Training of the proposal network on label maps (simbaseline §2)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from zslib.artifacts.proposals import STRIDE
 from zslib.backbones.network import Normalise
 from zslib.datasets.views import BatchOrder, loader
 from zslib.errors import InputError
-from zslib.methods.simbaseline.criterion import Criterion, targets
+from zslib.methods.simbaseline.criterion import Criterion, Labels, Masks, targets
 from zslib.methods.simbaseline.network import MaskFormer, Predictions, Proposer
 from zslib.methods.simbaseline.views import ProposalViews
 from zslib.params import ComputeParams, ProposalTraining
@@ -61,28 +63,9 @@ def fit(
     training = _WithNormalisation(network, encoder.mean, encoder.std).to(runtime.device)
     prepared, stepping = runtime.prepare(training, optimiser)
     criterion = Criterion(len(classes), runtime).to(runtime.device)
-
-    ignore = params.void_in_masks == "ignored"
-
-    def step(batch: Sequence[Tensor]) -> Losses:
-        pictures, labels = (t.to(runtime.device, non_blocking=True) for t in batch)
-        if params.loss_resolution == "grid":
-            labels = labels[:, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
-        wanted = [targets(label_map, classes, ignore_void=ignore) for label_map in labels]
-        masks, positions = (list(part) for part in zip(*wanted, strict=True))
-        prepared.train()
-        with runtime.autocast():
-            layers = prepared(pictures)
-        losses = criterion.total([_as_float32(layer) for layer in layers], masks, positions)
-        stepping.zero_grad(set_to_none=True)
-        runtime.backward(losses["loss"])
-        nn.utils.clip_grad_norm_(network.parameters(), params.gradient_clip)
-        stepping.step()
-        return {key: value.detach() for key, value in losses.items()}
-
     train(
         TrainState({"network": network}, {"network": optimiser}),
-        step,
+        _step(prepared, stepping, criterion, classes, params, runtime),
         lambda start: iter(loader(views, order, start, params.steps, workers=compute.workers)),
         steps=params.steps,
         seed=seed,
@@ -125,6 +108,44 @@ class _WithNormalisation(nn.Module):
 
     def forward(self, images: Tensor) -> list[Predictions]:
         return self.network(self.normalise(images))
+
+
+def _step(
+    network: nn.Module,
+    optimiser: Optimizer,
+    criterion: Criterion,
+    classes: Sequence[int],
+    params: ProposalTraining,
+    runtime: Runtime,
+) -> Callable[[Sequence[Tensor]], Losses]:
+    """Return one step: the losses of every decoder layer, the whole gradient clipped."""
+
+    def step(batch: Sequence[Tensor]) -> Losses:
+        pictures, labels = (t.to(runtime.device, non_blocking=True) for t in batch)
+        masks, positions = _targets(labels, classes, params)
+        network.train()
+        with runtime.autocast():
+            layers = network(pictures)
+        losses = criterion.total([_as_float32(layer) for layer in layers], masks, positions)
+        optimiser.zero_grad(set_to_none=True)
+        runtime.backward(losses["loss"])
+        nn.utils.clip_grad_norm_(network.parameters(), params.gradient_clip)
+        optimiser.step()
+        return {key: value.detach() for key, value in losses.items()}
+
+    return step
+
+
+def _targets(
+    labels: UInt8[Tensor, "b h w"], classes: Sequence[int], params: ProposalTraining
+) -> tuple[list[Masks], list[Labels]]:
+    """Return the masks of each image, and where in `classes` theirs stand."""
+    if params.loss_resolution == "grid":
+        labels = labels[:, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
+    ignore = params.void_in_masks == "ignored"
+    wanted = [targets(label_map, classes, ignore_void=ignore) for label_map in labels]
+    masks, positions = zip(*wanted, strict=True)
+    return list(masks), list(positions)
 
 
 def _as_float32(predictions: Predictions) -> Predictions:

@@ -1,4 +1,4 @@
-"""Pseudo-labels from fused scores, and what the second training learns from (simbaseline §7).
+"""Self-training: pseudo-labels from fused scores, and a second training on them (simbaseline §7).
 
 A void pixel may get an unseen class: the best one in an image whose seen classes are labelled, and in
 an image where nothing is known only one that is best of all. Of what each class is given, the lower
@@ -17,12 +17,56 @@ from torch import Tensor
 
 from zslib.artifacts.maps import LabelMaps, open_pseudo_labels, write_pseudo_labels
 from zslib.benchmark import IGNORE_INDEX
-from zslib.methods.simbaseline.segmenters import ProposalSegmenter
-from zslib.params import ProposalPseudoLabels
-from zslib.training import progress
+from zslib.datasets.index import ImageIndex
+from zslib.embeddings.table import ClassVectors
+from zslib.methods.simbaseline.fit import fit
+from zslib.methods.simbaseline.network import Proposer
+from zslib.methods.simbaseline.segmenters import ProposalSegmenter, text_rows
+from zslib.params import ComputeParams, ProposalPseudoLabels, ProposalSelfTraining
+from zslib.training import Checkpoint, Curves, Runtime, progress
 
 Labelled = tuple[UInt8[np.ndarray, "_h _w"], UInt8[np.ndarray, "_h _w"]]
 """A label map, and what its labels scored in 255ths."""
+
+
+def self_train(
+    proposer: Proposer,
+    segmenter: ProposalSegmenter,
+    text: ClassVectors,
+    index: ImageIndex,
+    seen: LabelMaps,
+    params: ProposalSelfTraining,
+    *,
+    path: Path,
+    seed: int,
+    compute: ComputeParams,
+    runtime: Runtime,
+    scratch: Path,
+    curves: Curves | None = None,
+) -> None:
+    """Train the proposer itself on all classes, after publishing pseudo-labels at `path`.
+
+    `segmenter` labels the images of its proposals; the proposer's head compares with `text` from now on.
+
+    Raises:
+        InputError: fewer images than a batch, or predictions that are not finite.
+    """
+    known = KnownLabels(segmenter.ids, seen, index.size)
+    write(segmenter, known, params.labels, path, scratch=scratch)
+    mixed = MixedLabels.of(seen, open_pseudo_labels(path)[0])
+    proposer.network.compare_with(text_rows(text, segmenter.classes))
+    fit(
+        proposer,
+        [index.path(image_id) for image_id in mixed.ids],
+        mixed,
+        segmenter.classes,
+        params.training,
+        seed=seed,
+        compute=compute,
+        runtime=runtime,
+        checkpoint=Checkpoint(scratch, compute.checkpoint_seconds),
+        curves=curves,
+    )
 
 
 def write(

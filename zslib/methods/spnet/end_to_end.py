@@ -28,6 +28,7 @@ from zslib.fine_tuning import (
     LabelledImages,
     Learned,
     Run,
+    augmented,
     groups_without_norm,
     learn,
     learn_and_choose,
@@ -80,7 +81,7 @@ def fine_tune(
     run: Run,
 ) -> None:
     """Train a network on seen labels, and let its classifier score all classes by their embeddings."""
-    require_a_batch(images, params, section="spnet.end_to_end")
+    require_a_batch(images, params.batch_size, section="spnet.end_to_end")
     network, seen, device = backbone.network, images.split.seen, run.runtime.device
     projection = Projection(backbone.params.feature_channels, class_embeddings[list(seen)])
     encoder = backbone.params.encoder
@@ -113,8 +114,9 @@ def fine_tune(
         optimiser.step()
         return {"loss": loss.detach()}
 
+    views, order = augmented(images, params.augmentation, params.batch_size, run=run)
     state = TrainState({"network": network, "projection": projection}, {"all": optimiser})
-    learn(images, params, state, step, steps=params.steps, refresh=params.lr_refresh, run=run)
+    learn(views, order, state, step, steps=params.steps, refresh=params.lr_refresh, run=run)
     weight, bias = projection.over_all(class_embeddings.to(device))
     with torch.no_grad():
         network.classifier.weight.copy_(weight[:, :, None, None])

@@ -10,7 +10,7 @@ no maximum over three scales. The problem is convex, and A starts at zero, so th
 random start is left in the scores of unseen classes (spnet §9.11).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,10 +24,11 @@ from zslib.benchmark import Split
 from zslib.classifier import PixelClassifier
 from zslib.held_out import draw_held_out
 from zslib.losses import weighted_cross_entropy
+from zslib.minimising import minimise
 from zslib.params import LinearTraining, SelectionParams
 from zslib.sampling import NaturalRows
 from zslib.selection import Choice, calibration_matrices, hiou_of, tuning_pairs
-from zslib.training import Curves, Losses, SingleProcess, TrainState, build_optimiser, train
+from zslib.training import Curves
 
 
 class Projection(nn.Module):
@@ -110,31 +111,25 @@ def fit_projection(
     usable = bank.rows_of_classes(split.seen)
     rows = NaturalRows(bank, usable if allowed is None else usable & allowed)
     model = Projection(bank.dimension, inputs.class_embeddings[list(split.seen)])
-    optimiser = build_optimiser(training.optimiser, model.parameters())
     position = positions(split.seen)
 
-    def batches(start: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for step in range(start, training.steps):
-            chosen = rows.draw(training.batch_size, np.random.default_rng([seed, step]))
-            yield bank.gather(chosen), torch.from_numpy(position[bank.labels[chosen]])
+    def draw(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        chosen = rows.draw(training.batch_size, rng)
+        return bank.gather(chosen), torch.from_numpy(position[bank.labels[chosen]])
 
-    def step(batch: tuple[Tensor, Tensor]) -> Losses:
+    def loss_of(batch: tuple[Tensor, Tensor]) -> Tensor:
         features, labels = batch
         total, count = weighted_cross_entropy(model(features), labels)
-        loss = total / count
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        return {"loss": loss.detach()}
+        return total / count
 
-    train(
-        TrainState({"model": model}, {"model": optimiser}),
-        step,
-        batches,
+    minimise(
+        loss_of,
+        draw,
+        model,
+        training.optimiser,
         steps=training.steps,
         seed=seed,
         name=f"spnet {split.name}",
-        runtime=SingleProcess(),
         curves=curves,
     )
     weight, bias = model.over_all(inputs.class_embeddings)

@@ -4,7 +4,7 @@ How much the generated features weigh in the loss decides the score (the release
 is chosen on seen classes held out from generator and classifier alike (zs3net §9.5).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,10 +18,11 @@ from zslib.benchmark import Split
 from zslib.classifier import Classifiers, PixelClassifier
 from zslib.losses import weighted_cross_entropy
 from zslib.methods.zs3net.generator import Generator, Generators
+from zslib.minimising import minimise
 from zslib.params import ClassifierParams
 from zslib.sampling import NaturalRows
 from zslib.selection import Choice, hiou_of, matrix_over, tuning_pairs
-from zslib.training import Curves, Losses, SingleProcess, TrainState, build_optimiser, train
+from zslib.training import Curves
 
 Branch = Callable[[nn.Linear, Float[Tensor, " c"], np.random.Generator], Float[Tensor, ""]]
 """A further term of each step's loss, of the classifier and the class weights."""
@@ -86,7 +87,6 @@ def fit_classifier(
     head = nn.Linear(bank.dimension, len(split.classes))
     nn.init.normal_(head.weight, std=0.01)
     nn.init.zeros_(head.bias)
-    optimiser = build_optimiser(training.optimiser, head.parameters())
     usable = bank.rows_of_classes(split.seen)
     real_rows = NaturalRows(bank, usable if allowed is None else usable & allowed)
     per_class = max(round(training.batch_size * params.synthetic_share / len(split.unseen)), 1)
@@ -95,36 +95,28 @@ def fit_classifier(
     weights[list(split.unseen)] = unseen_weight
     generator.train(params.synthetic_dropout)
 
-    def batches(start: int) -> Iterator[tuple[Tensor, Tensor, np.random.Generator]]:
-        count = max(training.batch_size - len(fake_labels), 1)
-        for step in range(start, training.steps):
-            rng = np.random.default_rng([seed, step])
-            chosen = real_rows.draw(count, rng)
-            labels = torch.from_numpy(bank.labels[chosen].astype(np.int64))
-            yield bank.gather(chosen), labels, rng
+    def draw(rng: np.random.Generator) -> tuple[Tensor, Tensor, np.random.Generator]:
+        chosen = real_rows.draw(max(training.batch_size - len(fake_labels), 1), rng)
+        labels = torch.from_numpy(bank.labels[chosen].astype(np.int64))
+        return bank.gather(chosen), labels, rng
 
-    def step(batch: tuple[Tensor, Tensor, np.random.Generator]) -> Losses:
+    def loss_of(batch: tuple[Tensor, Tensor, np.random.Generator]) -> Tensor:
         features, labels, rng = batch
         with torch.no_grad():
             fake = generator.sample(class_embeddings.index_select(0, fake_labels))
         logits = head(torch.cat([features, fake]))
         total, weight = weighted_cross_entropy(logits, torch.cat([labels, fake_labels]), weights)
         loss = total / weight
-        if branch is not None:
-            loss = loss + branch(head, weights, rng)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        return {"loss": loss.detach()}
+        return loss if branch is None else loss + branch(head, weights, rng)
 
-    train(
-        TrainState({"head": head}, {"head": optimiser}),
-        step,
-        batches,
+    minimise(
+        loss_of,
+        draw,
+        head,
+        training.optimiser,
         steps=training.steps,
         seed=seed,
         name=f"classifier {split.name}",
-        runtime=SingleProcess(),
         curves=curves,
     )
     return PixelClassifier(split, head.weight.detach(), head.bias.detach())

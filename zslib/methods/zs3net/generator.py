@@ -4,7 +4,7 @@ Trained by the maximum mean discrepancy between generated and real features, one
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -20,9 +20,10 @@ from zslib.artifacts.weights import load_tensors, save_tensors
 from zslib.benchmark import Split
 from zslib.held_out import draw_held_out
 from zslib.losses import guarded_root, squared_mmd
+from zslib.minimising import minimise
 from zslib.params import GeneratorParams, GmmnParams, OptimiserParams, SelectionParams
 from zslib.sampling import ClassRows
-from zslib.training import Curves, Losses, SingleProcess, TrainState, build_optimiser, train
+from zslib.training import Curves
 
 GENERATOR = Schema("generator/1", "generator")
 
@@ -117,28 +118,15 @@ def match_features(
 
     Each step draws one class's real features, and `pair` returns generated ones with them.
     """
-    adam = OptimiserParams(name="adam", lr=params.lr, power=0.0)
-    optimiser = build_optimiser(adam, generator.parameters())
-
-    def batches(start: int) -> Iterator[Drawn]:
-        for step in range(start, params.steps):
-            yield draw(np.random.default_rng([seed, step]))
-
-    def step(drawn: Drawn) -> Losses:
-        loss = mmd_loss(*pair(drawn), params)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        return {"mmd": loss.detach()}
-
-    train(
-        TrainState({"generator": generator}, {"generator": optimiser}),
-        step,
-        batches,
+    minimise(
+        lambda drawn: mmd_loss(*pair(drawn), params),
+        draw,
+        generator,
+        OptimiserParams(name="adam", lr=params.lr, power=0.0),
         steps=params.steps,
         seed=seed,
         name=name,
-        runtime=SingleProcess(),
+        curve="mmd",
         curves=curves,
     )
 

@@ -54,18 +54,12 @@ def fit(
     Moves the batch statistics of `network`.
     """
     torch.manual_seed(seed)
-    dimension = network.classifier.in_channels
-    sizes = (class_embeddings.shape[1], dimension, params.generator)
-    generator = Generator(*sizes)
-    head = nn.Conv2d(dimension, len(split.classes), 1)
-    for parameter in head.parameters():
-        nn.init.uniform_(parameter)
-    adam = OptimiserParams(name="adam", lr=params.generator.lr, power=0.0)
+    sizes = (class_embeddings.shape[1], network.classifier.in_channels, params.generator)
+    generator, head = Generator(*sizes), _uniform_head(network, split)
     modules: dict[str, nn.Module] = {"network": network, "generator": generator, "head": head}
-    optimisers = {
-        "generator": build_optimiser(adam, generator.parameters()),
-        "head": build_optimiser(params.optimiser, head.parameters()),
-    }
+    adam = OptimiserParams(name="adam", lr=params.generator.lr, power=0.0)
+    optimisers = {"generator": build_optimiser(adam, generator.parameters())}
+    optimisers["head"] = build_optimiser(params.optimiser, head.parameters())
     branch = None
     if graph:
         modules["graph"] = second = GraphGenerator(*sizes)
@@ -97,8 +91,16 @@ def fit(
         checkpoint=checkpoint,
         curves=curves,
     )
-    bias = head.bias.detach() if head.bias is not None else torch.zeros(len(split.classes))
-    return PixelClassifier(split, head.weight.detach()[:, :, 0, 0], bias)
+    weight, bias = (parameter.detach() for parameter in head.parameters())
+    return PixelClassifier(split, weight[:, :, 0, 0], bias)
+
+
+def _uniform_head(network: SegmentationNetwork, split: Split) -> nn.Conv2d:
+    """Return a fresh classifier of the network's features, as released: U(0, 1) all over (zs3net §9.3)."""
+    head = nn.Conv2d(network.classifier.in_channels, len(split.classes), 1)
+    for parameter in head.parameters():
+        nn.init.uniform_(parameter)
+    return head
 
 
 class Iteration:
