@@ -40,7 +40,8 @@ def main(
     from zslib.datasets.index import ImageIndex
     from zslib.embeddings.table import load_class_vectors
     from zslib.methods.simbaseline.fit import fit
-    from zslib.methods.simbaseline.network import MaskFormer, Proposer, starting_encoder
+    from zslib.methods.simbaseline.network import MaskFormer, Proposer
+    from zslib.methods.simbaseline.pixel_level import starting_encoder
     from zslib.training import Checkpoint, Curves, start_runtime
 
     index, label_maps = ImageIndex.load(images), open_labels(labels)

@@ -9,13 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from tests import tiny
-from tests.methods.maskformer import ENCODER, SEEN, SMALL, TRAINING, images, proposer
+from tests.methods.maskformer import (
+    ENCODER,
+    SEEN,
+    SMALL,
+    TRAINING,
+    images,
+    index_of,
+    proposer,
+)
 from tests.methods.tester import World
 from zslib.artifacts.maps import LABELS, open_labels, open_pseudo_labels, write_label_maps
 from zslib.artifacts.proposals import Proposals
 from zslib.benchmark import IGNORE_INDEX
-from zslib.datasets.decode import checksum
-from zslib.datasets.index import ImageEntry, ImageIndex
 from zslib.embeddings.table import ClassVectors
 from zslib.errors import InputError
 from zslib.methods.simbaseline.extraction import TestImages, extract
@@ -26,6 +32,7 @@ from zslib.methods.simbaseline.self_training import self_train
 from zslib.methods.simbaseline.views import jittered, resized, training_view
 from zslib.params import (
     FusionParams,
+    OptimiserParams,
     ProposalAugmentation,
     ProposalPseudoLabels,
     ProposalSelfTraining,
@@ -127,6 +134,19 @@ def test_a_killed_training_ends_as_an_unbroken_one(world: World, tmp_path: Path)
     assert (tmp_path / "whole").read_bytes() == (tmp_path / "resumed").read_bytes()
 
 
+def test_section_2_3_a_step_is_no_longer_than_the_clipped_gradient_of_the_whole_model(
+    world: World,
+) -> None:
+    """Plain gradient descent at rate 1, for AdamW's steps do not tell how long a gradient is."""
+    descent = OptimiserParams(name="sgd", lr=1.0, momentum=0.0, weight_decay=0.0)
+    once = {"optimiser": descent, "gradient_clip": 0.01, "steps": 1}
+    found = fitted(world, training=TRAINING.model_copy(update=once))
+    before, after = (
+        nn.utils.parameters_to_vector(p.network.parameters()) for p in (proposer(), found)
+    )
+    assert (after - before).norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
 def test_fewer_images_than_a_batch_are_refused(world: World) -> None:
     with pytest.raises(InputError, match="batch_size: 99 is more than the 8"):
         fitted(world, training=TRAINING.model_copy(update={"batch_size": 99}))
@@ -135,21 +155,8 @@ def test_fewer_images_than_a_batch_are_refused(world: World) -> None:
 # --- extraction ------------------------------------------------------------------------------------
 
 
-def index_of(folder: Path, sizes: Sequence[tuple[int, int]]) -> ImageIndex:
-    maps = [np.zeros(size, np.uint8) for size in sizes]
-    paths = tiny.write_images(folder, maps)
-    entries = tuple(
-        ImageEntry(
-            id=f"image{position}",
-            role="val",
-            path=path.name,
-            width=size[1],
-            height=size[0],
-            xxh3=checksum(path.read_bytes()),
-        )
-        for position, (path, size) in enumerate(zip(paths, sizes, strict=True))
-    )
-    return ImageIndex(root=str(folder), images=entries)
+def blank(sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+    return [np.zeros(size, np.uint8) for size in sizes]
 
 
 VIEWS = ViewParams(short_sides=[40], long_side=80)
@@ -169,7 +176,7 @@ def extracted(folder: Path, test_images: TestImages, found: Proposer, batch_size
 
 
 def test_proposals_are_those_of_the_padded_test_image(tmp_path: Path) -> None:
-    index = index_of(tmp_path / "images", [(40, 40), (40, 40), (20, 30)])
+    index = index_of(tmp_path / "images", blank([(40, 40), (40, 40), (20, 30)]))
     test_images = TestImages.of(index, index.ids("val"), VIEWS)
     found = proposer()
     proposals = Proposals.open(extracted(tmp_path, test_images, found, 2))
@@ -185,7 +192,7 @@ def test_proposals_are_those_of_the_padded_test_image(tmp_path: Path) -> None:
 
 
 def test_o14_the_sigmoid_follows_the_upsampling(tmp_path: Path) -> None:
-    index = index_of(tmp_path / "images", [(40, 40)])
+    index = index_of(tmp_path / "images", blank([(40, 40)]))
     test_images = TestImages.of(index, index.ids("val"), VIEWS)
     one = Proposals.open(extracted(tmp_path, test_images, proposer(), 1))[0]
     large = nn.functional.interpolate(
@@ -197,7 +204,7 @@ def test_o14_the_sigmoid_follows_the_upsampling(tmp_path: Path) -> None:
 def test_a_killed_extraction_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    index = index_of(tmp_path / "images", [(40, 40)] * 3)
+    index = index_of(tmp_path / "images", blank([(40, 40)] * 3))
     test_images = TestImages.of(index, index.ids("val"), VIEWS)
     found = proposer()
     whole = extracted(tmp_path, test_images, found, 1).read_bytes()
@@ -233,7 +240,7 @@ def test_a_saved_proposer_proposes_the_same(tmp_path: Path) -> None:
 
 
 def test_one_size_for_tests(tmp_path: Path) -> None:
-    index = index_of(tmp_path / "images", [(40, 40)])
+    index = index_of(tmp_path / "images", blank([(40, 40)]))
     with pytest.raises(InputError, match="give one"):
         TestImages.of(index, index.ids("val"), ViewParams(short_sides=[40, 50], long_side=80))
 
@@ -243,7 +250,11 @@ def test_one_size_for_tests(tmp_path: Path) -> None:
 
 def test_self_training_goes_on_with_all_classes(tmp_path: Path) -> None:
     """From where the first training ended; the images of the proposals get pseudo-labels."""
-    index, found, curves = index_of(tmp_path, [(40, 40)] * 6), proposer(), tiny.RecordedCurves()
+    index, found, curves = (
+        index_of(tmp_path, blank([(40, 40)] * 6)),
+        proposer(),
+        tiny.RecordedCurves(),
+    )
     meta, void = tiny.SPLIT.describe(), np.full((40, 40), IGNORE_INDEX, np.uint8)
     write_label_maps(
         tmp_path / "seen.h5", index.ids("val")[:4], [void] * 4, schema=LABELS, meta=meta

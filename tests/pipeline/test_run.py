@@ -40,6 +40,7 @@ METHODS = {
     ("simbaseline-queries", "clean"),
     ("simbaseline-regions", "clean"),
     ("simbaseline-oracle", "official"),
+    *((f"simbaseline-{row}", "clean") for row in ("fcn", "fcn-clip", "fcn-fused")),
     ("supervised", "clean"),
     *((f"{m}+eig", "clean") for m in ("spnet-c", "zs3net", "zs3net-gc", "cagnet", "joem-frozen")),
 }
@@ -85,6 +86,8 @@ TINY = (
     "vision_language.prompts.steps=3",
     "simbaseline.proposals.training.steps=3",
     "simbaseline.self_training.training.steps=3",
+    "simbaseline.fcn.splits=[u4]",
+    "simbaseline.fcn.training.steps=3",
     "evaluate.bootstrap=20",
     "report.pictures=2",
 )

@@ -7,11 +7,12 @@ refused before the first stage has worked for an hour. Nothing here imports torc
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from zslib.errors import InputError
 from zslib.params.backbone import (
@@ -24,6 +25,7 @@ from zslib.params.backbone import (
     SupervisedParams,
 )
 from zslib.params.benchmark import (
+    BACKGROUND,
     BenchmarkParams,
     CorpusTraining,
     DatasetParams,
@@ -62,10 +64,17 @@ from zslib.params.sazs import (
     SazsTraining,
 )
 from zslib.params.section import Section
-from zslib.params.self_training import Pool, PseudoLabelParams, SelfTrainingParams
+from zslib.params.self_training import (
+    Pool,
+    PseudoLabelParams,
+    SelfTrainingParams,
+    SteppedTraining,
+)
 from zslib.params.simbaseline import (
     FusionParams,
     MaskFormerParams,
+    PerPixelParams,
+    PixelTraining,
     ProposalAugmentation,
     ProposalEncoder,
     ProposalParams,
@@ -74,6 +83,8 @@ from zslib.params.simbaseline import (
     ProposalTraining,
     SimbaselineParams,
     ViewParams,
+    WindowParams,
+    WindowScale,
 )
 from zslib.params.spnet import SpnetEndToEnd, SpnetParams
 from zslib.params.training import (
@@ -105,6 +116,7 @@ from zslib.params.zs3net import (
 )
 
 __all__ = [
+    "BACKGROUND",
     "AugmentationParams",
     "BackboneParams",
     "BenchmarkParams",
@@ -149,6 +161,8 @@ __all__ = [
     "OfficialParams",
     "OptimiserParams",
     "Params",
+    "PerPixelParams",
+    "PixelTraining",
     "Pool",
     "PromptTraining",
     "ProposalAugmentation",
@@ -174,6 +188,7 @@ __all__ = [
     "SpnetParams",
     "StepDecay",
     "SteppedOptimiserParams",
+    "SteppedTraining",
     "SupervisedParams",
     "TemplateSet",
     "VectorRecipe",
@@ -181,6 +196,8 @@ __all__ = [
     "VectorsParams",
     "ViewParams",
     "VisionLanguageParams",
+    "WindowParams",
+    "WindowScale",
     "WorldParams",
     "Zs3netParams",
     "load_params",
@@ -191,7 +208,7 @@ __all__ = [
 class Params(Section):
     """params.yaml."""
 
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     splits: list[str]
     trained: list[str]
     """The benchmark's name, for stages that run once and not for each split; empty, like `splits`, where
@@ -229,10 +246,44 @@ class Params(Section):
             for name in recipe.sources if isinstance(recipe, VectorRecipe) else []:
                 if name not in self.vectors.sources and self.trained:
                     raise ValueError(f"{method}.vectors: vectors.sources has no entry '{name}'")
+        return self
+
+    @model_validator(mode="after")
+    def _splits_exist(self) -> "Params":
         for split in self.splits:
             if split not in self.benchmark.unseen:
                 raise ValueError(f"splits: '{split}' has no entry under benchmark.unseen")
+        if len(set(self.splits)) != len(self.splits):
+            raise ValueError("splits: a name occurs twice")
+        for key, chosen in _splits_of_methods(self):
+            if strange := sorted(set(chosen) - set(self.splits)):
+                known = ", ".join(self.splits) or "none"
+                raise ValueError(f"{key}: '{strange[0]}' is not among `splits` ({known})")
         return self
+
+    @model_validator(mode="after")
+    def _others_leaves_the_background_a_chance(self) -> "Params":
+        """With the mean, SAZS's margins add up to 0 over the seen classes: one is never below the
+        background's, which is 0."""
+        key, classes = "sazs.objectives.others", self.benchmark.classes
+        background = BACKGROUND in set(classes) - set(self.benchmark.void)
+        if self.sazs.splits and self.sazs.objectives.others == "mean" and background:
+            raise ValueError(
+                f"{key}: with the mean of the seen classes no pixel would ever be 'background'; "
+                "use 'background' or 'learned'"
+            )
+        if self.sazs.splits and self.sazs.objectives.others == "background" and not background:
+            raise ValueError(f"{key}: no class is called 'background'; use 'mean' or 'learned'")
+        return self
+
+
+def _splits_of_methods(section: Section, within: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Yield each list of splits that some form of a method is trained for, and its dotted name."""
+    for name, value in section:
+        if isinstance(value, Section) and name != "benchmark":
+            yield from _splits_of_methods(value, f"{within}{name}.")
+        elif within and name.endswith("splits"):
+            yield f"{within}{name}", value
 
 
 def load_params(path: Path) -> Params:
@@ -286,4 +337,5 @@ def _reason(item: Any) -> str:
         "missing": "missing; add it",
     }
     message = item["msg"].removeprefix("Value error, ")
-    return reasons.get(item["type"], f"{message} (got {item['input']!r:.60})")
+    given = "" if isinstance(item["input"], dict) else f" (got {item['input']!r:.60})"
+    return reasons.get(item["type"], f"{message}{given}")

@@ -13,16 +13,22 @@ VocLists = Literal["train", "trainaug", "sbd"]
 UnseenImages = Literal["drop", "ignore", "drop_void"]
 """Training images with unseen pixels leave; or stay, with those void; or stay if a seen pixel is left."""
 
+BACKGROUND = "background"
+"""The class of what has no other; where there is one it is always seen (zs3net §1.3)."""
+
+FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+"""What folders and files are called by."""
+
 
 class BenchmarkParams(Section):
     """The protocol of one published benchmark; see `zslib.benchmark`."""
 
-    name: str
-    classes: list[str] = Field(min_length=2)
+    name: FileName
+    classes: list[Annotated[str, Field(min_length=1)]] = Field(min_length=2)
     """Index = class id = value in the masks."""
     void: list[str] = Field([])
     """Classes that count as void everywhere (the background of the SPNet protocol)."""
-    unseen: dict[str, list[str]]
+    unseen: dict[FileName, Annotated[list[str], Field(min_length=1)]]
     """Split name -> its unseen classes."""
     unseen_images: UnseenImages = "drop"
     trained_on: str | None = None
@@ -48,6 +54,10 @@ class BenchmarkParams(Section):
         for split, names in self.unseen.items():
             if both := sorted(set(names) & set(self.void)):
                 raise ValueError(f"{split}: void as well: {', '.join(both)}")
+            if len(set(names)) != len(names):
+                raise ValueError(f"unseen.{split}: a name occurs twice")
+            if len(names) + len(self.void) >= len(self.classes):
+                raise ValueError(f"unseen.{split}: leaves no class that is seen")
         if self.trained_on and self.unseen:
             raise ValueError(
                 "unseen: leave it empty with trained_on, which makes all of them unseen"
@@ -61,7 +71,7 @@ class DatasetParams(Section):
     """Where the images are, and in which official layout."""
 
     layout: Layout = "voc12"
-    root: str
+    root: str = Field(min_length=1)
     lists: VocLists = "train"
     """Of the layout voc12; the others have one convention each."""
     published: dict[Role, int] | None = None
@@ -100,7 +110,7 @@ class VectorSourceParams(Section):
     train: CorpusTraining | None = None
     format: Literal["text", "binary", "gensim", "fasttext"] | None = None
     aliases: dict[str, str] = Field({})
-    """Class name -> what to look up where the vectors lack the name itself."""
+    """Class name -> what to look up in its place; the name itself where the vectors lack that."""
     multiword: Literal["token", "mean"] = "mean"
 
     @model_validator(mode="after")
@@ -117,7 +127,7 @@ class VectorRecipe(Section):
     """How a method combines the sources into its class embeddings."""
 
     sources: Sources
-    normalise: Literal["none", "unit", "max"] = "unit"
+    normalise: Literal["none", "max", "max_each", "unit", "unit_joint"] = "unit"
 
     def with_sources(self, source: str | Sources | None) -> "VectorRecipe":
         """Return the recipe with another source, or other ones; None keeps the method's own."""

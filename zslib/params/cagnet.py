@@ -55,8 +55,8 @@ class CagnetPlayers(Section):
     steps: int = Field(ge=1)
     batch_size: int = Field(8, ge=1)
     """Images per step."""
-    rows: int = Field(ge=2)
-    """At most so many labelled pixels of a batch are used."""
+    rows: int | None = Field(ge=2)
+    """At most so many labelled pixels of a batch are used; null, as released: all of them."""
     generator: SteppedOptimiserParams
     discriminator: SteppedOptimiserParams
     """Of discriminator and classifier together."""

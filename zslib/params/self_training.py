@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from zslib.params.section import Section
-from zslib.params.training import LinearTraining
+from zslib.params.training import LinearTraining, SteppedOptimiserParams
 
 Pool = Literal["image", "image_class"]
 """Whether the most confident pixels are sought among all of an image, or class by class."""
@@ -31,8 +31,14 @@ class PseudoLabelParams(Section):
         return self
 
 
+class SteppedTraining(LinearTraining):
+    """The same with a learning rate that may fall in steps, as CaGNet's does (cagnet §6)."""
+
+    optimiser: SteppedOptimiserParams
+
+
 class SelfTrainingParams(Section):
     """Self-training of one method: pseudo-labels, and training on them from the cache."""
 
     labels: PseudoLabelParams
-    training: LinearTraining
+    training: SteppedTraining

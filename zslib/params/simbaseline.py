@@ -51,6 +51,10 @@ class ViewParams(Section):
     """One of these, drawn anew for each training view."""
     long_side: int = Field(ge=8)
 
+    def at(self, short_side: int) -> "ViewParams":
+        """Return the same with this one short side."""
+        return ViewParams(short_sides=[short_side], long_side=self.long_side)
+
 
 class ProposalAugmentation(ViewParams):
     """Training views: resized, cropped, with colour jitter, flipped, padded (simbaseline §2.3)."""
@@ -59,20 +63,25 @@ class ProposalAugmentation(ViewParams):
     colour_jitter: bool = True
 
 
-class ProposalTraining(Section):
-    """How a MaskFormer learns (simbaseline §2.2, §2.3)."""
+class PixelTraining(Section):
+    """How a network on an image encoder learns from label maps (simbaseline §2.3)."""
 
     augmentation: ProposalAugmentation
-    void_in_masks: Literal["ignored", "negative"] = "ignored"
-    """Void pixels are left out of the mask losses, or lie outside of every mask as published."""
-    loss_resolution: Literal["image", "grid"] = "image"
-    """Mask losses on logits resized to the image, or on their own grid (cheaper)."""
     optimiser: OptimiserParams
     encoder_lr_factor: float = Field(0.1, gt=0)
     gradient_clip: float = Field(0.01, gt=0)
     """Largest L2 norm of the whole gradient."""
     steps: int = Field(ge=1)
     batch_size: int = Field(ge=1)
+
+
+class ProposalTraining(PixelTraining):
+    """How a MaskFormer learns (simbaseline §2.2, §2.3)."""
+
+    void_in_masks: Literal["ignored", "negative"] = "ignored"
+    """Void pixels are left out of the mask losses, or lie outside of every mask as published."""
+    loss_resolution: Literal["image", "grid"] = "image"
+    """Mask losses on logits resized to the image, or on their own grid (cheaper)."""
 
 
 class ProposalParams(Section):
@@ -111,6 +120,37 @@ class ProposalSelfTraining(Section):
     training: ProposalTraining
 
 
+class WindowScale(Section):
+    """A size of the image, and of the square windows that slide over it."""
+
+    short_side: int = Field(ge=8)
+    tile: int = Field(ge=8)
+
+
+class WindowParams(Section):
+    """How CLIP looks at an image through windows (simbaseline §6)."""
+
+    scales: list[WindowScale] = Field(min_length=1)
+    """Their probabilities are averaged."""
+    tokens: Literal["class", "dense"] = "class"
+    """One distribution per window, as released, or one per patch."""
+    batch_size: int = Field(ge=1)
+    """Windows at a time."""
+
+
+class PerPixelParams(Section):
+    """The per-pixel (FCN) variants: SimBaseline's two classifiers without masks (simbaseline §6)."""
+
+    splits: list[str]
+    prompts: TemplateSet = "single"
+    """In which the class names stand, for both branches."""
+    training: PixelTraining
+    """Of the trained branch: encoder and pixel decoder are those of `proposals`."""
+    windows: WindowParams
+    weight: float = 0.7
+    """As in `clean`; below 0 CLIP decides alone, above 1 the trained branch."""
+
+
 class SimbaselineParams(Section):
     """SimBaseline."""
 
@@ -129,3 +169,4 @@ class SimbaselineParams(Section):
     ablation_splits: list[str]
     """Splits that each half is scored on as well, and masks named by the truth."""
     self_training: ProposalSelfTraining
+    fcn: PerPixelParams

@@ -31,6 +31,8 @@ _MARKS = {
     "triangle": (3, -90),
     "diamond": (4, 0),
     "wedge": (3, 90),
+    "pentagon": (5, -90),
+    "arrow": (3, 180),
 }
 """Corners, and the direction of the first in degrees, of the shapes that a family's variants take."""
 

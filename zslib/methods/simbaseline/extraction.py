@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -79,10 +79,10 @@ def extract(
     )
     batches = list(_runs_of_one_view(images.views, writer.written, batch_size))
     for positions in progress(batches, name=f"proposals {out.stem}"):
-        views = [_read(images.paths[p], images.views[p]) for p in positions]
+        views = [read_view(images.paths[p], images.views[p]) for p in positions]
         with torch.inference_mode():
             pictures = normalise(torch.stack(views).to(runtime.device))
-            found = network.propose(_pad(pictures))
+            found = network.propose(pad(pictures))
         for position, logits, vectors in zip(positions, *found, strict=True):
             if not (logits.half().isfinite().all() and vectors.half().isfinite().all()):
                 raise InputError(
@@ -100,7 +100,8 @@ def _runs_of_one_view(views: Sequence[Size], start: int, most: int) -> Iterator[
             yield members[begin : begin + most]
 
 
-def _read(path: Path, view: Size) -> Tensor:
+def read_view(path: Path, view: Size) -> UInt8[Tensor, "3 h w"]:
+    """Return an image resized to the (height, width) of its view."""
     height, width = view
     image = read_image(path).resize((width, height), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
@@ -111,7 +112,7 @@ def _padded(view: Size) -> Size:
     return height, width
 
 
-def _pad(pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 H W"]:
+def pad(pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 H W"]:
     """Pad normalised images below and to the right with the mean colour."""
     height, width = pictures.shape[-2:]
     below, right = (

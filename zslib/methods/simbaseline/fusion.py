@@ -16,8 +16,21 @@ def class_logits(
     vectors: Float[Tensor, "*q d"], text: Float[Tensor, "k d"], no_object: Float[Tensor, " d"]
 ) -> Float[Tensor, "*q k+1"]:
     """Return 100 times the cosine of vectors with each class's text, and with no object, last."""
-    classes = F.normalize(torch.cat([text, no_object[None]]), dim=-1)
-    return SCALE * F.normalize(vectors, dim=-1) @ classes.T
+    return text_logits(vectors, torch.cat([text, no_object[None]]))
+
+
+def text_logits(
+    vectors: Float[Tensor, "*q d"], text: Float[Tensor, "k d"]
+) -> Float[Tensor, "*q k"]:
+    """Return 100 times the cosine of vectors with each text."""
+    return SCALE * F.normalize(vectors, dim=-1) @ F.normalize(text, dim=-1).T
+
+
+def map_logits(
+    vectors: Float[Tensor, "b d h w"], text: Float[Tensor, "k d"]
+) -> Float[Tensor, "b k h w"]:
+    """Return the same of maps of vectors."""
+    return text_logits(vectors.movedim(1, -1), text).movedim(-1, 1)
 
 
 def query_probabilities(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -28,19 +28,46 @@ from zslib.methods.simbaseline.fusion import (
 from zslib.params import FusionParams
 from zslib.segmenters import unseen_only
 
+Kind = TypeVar("Kind", bound="ByClassScores")
 By = Literal["both", "queries", "regions", "oracle"]
 Scores = Callable[[int, Float[Tensor, "q h w"]], Float[Tensor, "q k"]]
 """From an image's position and its soft masks to a score per query and class."""
 
 
+class ByClassScores:
+    """Segments by the highest score among the split's classes: a base of frozen dataclasses."""
+
+    split: Split
+    classes: tuple[int, ...]
+    """Of the rows of the scores."""
+
+    def class_scores(self, position: int, size: tuple[int, int]) -> Float[Tensor, "k H W"]:
+        """Return the scores of all classes at a size."""
+        raise NotImplementedError
+
+    def predict(self, position: int, size: tuple[int, int]) -> UInt8[np.ndarray, "H W"]:
+        """Return an image's label map among the split's classes, at a size."""
+        allowed = [k for k, c in enumerate(self.classes) if c in self._allowed]
+        found = self.class_scores(position, size).index_select(0, torch.tensor(allowed))
+        ids = np.array([self.classes[k] for k in allowed], np.uint8)
+        return ids[found.argmax(0).numpy()]
+
+    def among_unseen(self: Kind) -> Kind:
+        """Return the same, choosing among the unseen classes only."""
+        return replace(self, split=unseen_only(self.split))  # type: ignore[type-var]
+
+    @property
+    def _allowed(self) -> frozenset[int]:
+        return frozenset(self.split.seen + self.split.unseen)
+
+
 @dataclass(frozen=True)
-class ProposalSegmenter:
+class ProposalSegmenter(ByClassScores):
     """Every query votes for every class with its score, wherever its mask is (simbaseline §5)."""
 
     proposals: Proposals
     split: Split
     classes: tuple[int, ...]
-    """Of the columns of the scores."""
     scores: Scores
     meta: Mapping[str, Any] = field(default_factory=dict)
     """Nothing is chosen: the ensemble weight is the published one. Held-out seen classes could not tell,
@@ -59,20 +86,6 @@ class ProposalSegmenter:
         masks = self.proposals[position].soft_masks()
         found = semantic_map(self.scores(position, masks), masks)
         return F.interpolate(found[None], size, mode="bilinear", align_corners=False)[0]
-
-    def predict(self, position: int, size: tuple[int, int]) -> UInt8[np.ndarray, "H W"]:
-        """Return an image's label map among the split's classes, at a size."""
-        allowed = [k for k, c in enumerate(self.classes) if c in self._allowed]
-        found = self.class_scores(position, size).index_select(0, torch.tensor(allowed))
-        ids = np.array([self.classes[k] for k in allowed], np.uint8)
-        return ids[found.argmax(0).numpy()]
-
-    def among_unseen(self) -> "ProposalSegmenter":
-        return replace(self, split=unseen_only(self.split))
-
-    @property
-    def _allowed(self) -> frozenset[int]:
-        return frozenset(self.split.seen + self.split.unseen)
 
 
 def segmenter(
