@@ -6,7 +6,8 @@ only, unseen classes only.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,9 +16,9 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image
 
-from zslib.artifacts.maps import PREDICTIONS, LabelMaps, write_label_maps
+from zslib.artifacts.maps import PREDICTIONS, LabelMaps
 from zslib.artifacts.publish import publish
-from zslib.artifacts.store import write_arrays
+from zslib.artifacts.store import allocate, finish, map_array, write_arrays
 from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.errors import InputError
 from zslib.metrics import (
@@ -29,10 +30,9 @@ from zslib.metrics import (
     scores,
     without_rows,
 )
-from zslib.params import EvaluateParams
+from zslib.params import BACKGROUND, EvaluateParams
 from zslib.segmenters import Segmenter
 
-BACKGROUND = "background"
 OF_ALL_CLASSES = ("miou", "mean_accuracy", "pixel_accuracy", "fwiou")
 """The figures that do not tell seen and unseen classes apart."""
 
@@ -55,7 +55,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Confusion matrices and label maps of one segmenter on the validation images."""
+    """Confusion matrices of one segmenter on the validation images."""
 
     split: Split
     generalised: Int64[np.ndarray, "c c"]
@@ -64,66 +64,92 @@ class Evaluation:
     per_image: Int64[np.ndarray, "i 3 c"]
     """Marginals of each image's generalised matrix, for the bootstrap."""
     ids: tuple[str, ...]
-    predictions: list[np.ndarray]
     details: Mapping[str, Any]
     """How the free choices were made."""
 
 
 def evaluate(
-    segmenter: Segmenter, labels: LabelMaps, *, resolution: Literal["original", "view"]
+    segmenter: Segmenter,
+    labels: LabelMaps,
+    predictions: Path,
+    *,
+    resolution: Literal["original", "view"],
 ) -> Evaluation:
     """Predict every validation image among all classes, and its unseen pixels among the unseen.
 
     Where no class is seen, as across datasets, that would be the same twice: once is enough.
     "original" scores on the label maps as they are; "view" resizes them (nearest) to the size of the
-    view that the network saw, as the released evaluators do (zs3net §7).
+    view that the network saw, as the released evaluators do (zs3net §7). The label maps that it
+    predicts among all classes are published as `predictions`, and never more than one is held.
+
+    Raises:
+        InputError: an image has no label map.
     """
     split = segmenter.split
     num_classes = len(split.classes)
     shape = (num_classes, num_classes)
     generalised, restricted = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    among_unseen = segmenter.among_unseen()
-    per_image, predictions = [], []
-    for position, truth in enumerate(_truths(segmenter, labels, resolution)):
-        prediction = segmenter.predict(position, truth.shape)
-        matrix = confusion_matrix(truth, prediction, num_classes)
-        generalised += matrix
-        per_image.append(marginals(matrix))
-        predictions.append(prediction)
-        if split.seen and split.shows_unseen(truth):
-            unseen_truth = np.where(np.isin(truth, split.unseen), truth, IGNORE_INDEX)
-            unseen_prediction = among_unseen.predict(position, truth.shape)
-            restricted += confusion_matrix(
-                unseen_truth.astype(np.uint8), unseen_prediction, num_classes
-            )
-    return Evaluation(
-        split,
-        generalised,
-        restricted,
-        np.stack(per_image),
-        tuple(segmenter.ids),
-        predictions,
-        segmenter.meta,
-    )
+    among_unseen, per_image = segmenter.among_unseen(), []
+    sizes = _sizes(segmenter, labels, resolution)
+    with _to_be_filled(predictions, segmenter.ids, sizes, split.describe()) as label_maps:
+        for position, truth in enumerate(_truths(segmenter, labels, sizes)):
+            prediction = segmenter.predict(position, truth.shape)
+            matrix = confusion_matrix(truth, prediction, num_classes)
+            generalised += matrix
+            per_image.append(marginals(matrix))
+            label_maps[position][...] = prediction
+            if split.seen and split.shows_unseen(truth):
+                unseen_truth = np.where(np.isin(truth, split.unseen), truth, IGNORE_INDEX)
+                unseen_prediction = among_unseen.predict(position, truth.shape)
+                restricted += confusion_matrix(
+                    unseen_truth.astype(np.uint8), unseen_prediction, num_classes
+                )
+    ids, counts = tuple(segmenter.ids), np.stack(per_image)
+    return Evaluation(split, generalised, restricted, counts, ids, segmenter.meta)
 
 
-def _truths(
+def _sizes(
     segmenter: Segmenter, labels: LabelMaps, resolution: Literal["original", "view"]
-) -> Iterator[UInt8[np.ndarray, "h w"]]:
-    """Yield the label map that each image of the segmenter is scored on."""
-    positions = {image_id: index for index, image_id in enumerate(labels.ids)}
+) -> list[tuple[int, int]]:
+    """Return height and width of what each image of the segmenter is scored on."""
     if missing := sorted(set(segmenter.ids) - set(labels.ids)):
         raise InputError(
             f"{missing[0]}: has a feature map and no validation label ({len(missing)} images do); "
             "rerun the stages val_labels and val_maps"
         )
-    for position, image_id in enumerate(segmenter.ids):
-        truth = segmenter.split.scored_labels(labels[positions[image_id]])
-        if resolution == "view":
-            height, width = segmenter.view(position)
+    if resolution == "view":
+        return [segmenter.view(position) for position in range(len(segmenter.ids))]
+    return [labels.of(image_id).shape for image_id in segmenter.ids]
+
+
+def _truths(
+    segmenter: Segmenter, labels: LabelMaps, sizes: Sequence[tuple[int, int]]
+) -> Iterator[UInt8[np.ndarray, "h w"]]:
+    """Yield the label map that each image of the segmenter is scored on."""
+    for image_id, (height, width) in zip(segmenter.ids, sizes, strict=True):
+        truth = segmenter.split.scored_labels(labels.of(image_id))
+        if truth.shape != (height, width):
             nearest = Image.Resampling.NEAREST
             truth = np.asarray(Image.fromarray(truth).resize((width, height), nearest))
         yield truth
+
+
+@contextmanager
+def _to_be_filled(
+    path: Path, ids: Sequence[str], sizes: Sequence[tuple[int, int]], meta: Mapping[str, Any]
+) -> Iterator[LabelMaps]:
+    """Yield label maps that lie in a file, and publish it when all of them are filled in."""
+    table, described = np.array(sizes, np.int32).reshape(-1, 2), {**meta, "ids": list(ids)}
+    shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {
+        "sizes": (table.shape, table.dtype),
+        "pixels": ((sum(height * width for height, width in sizes),), np.dtype(np.uint8)),
+    }
+    with publish(path) as temporary:
+        allocate(temporary, shapes)
+        map_array(temporary, "sizes", mode="r+")[...] = table
+        stored = map_array(temporary, "pixels", mode="r+")
+        yield LabelMaps(tuple(ids), table, stored, described)
+        finish(temporary, schema=PREDICTIONS, meta=described)
 
 
 def derive_scores(evaluation: Evaluation, entry: Entry, params: EvaluateParams) -> dict[str, Any]:
@@ -161,6 +187,9 @@ def _protocols(evaluation: Evaluation) -> Mapping[str, dict[str, float | None]]:
     result = {
         "absent_classes_zero": _existing(scores(matrix, **groups, absent="zero"), split),
     }
+    if not matrix[[*split.seen, *split.unseen]].any(axis=1).all():  # else it is the leaderboard's
+        labelled = scores(matrix, **groups, absent="skip_unlabelled")
+        result["labelled_classes_only"] = _existing(labelled, split)
     if split.seen:
         unseen_alone = scores(evaluation.restricted, seen=(), unseen=split.unseen)
         result["restricted_to_unseen"] = unseen_alone
@@ -195,17 +224,17 @@ def score(
     derived = {}
     with publish(folder) as temporary:
         for entry, segmenter in segmenters.items():
-            evaluation = evaluate(segmenter, labels, resolution=params.resolution)
-            save(evaluation, temporary / entry.name)
+            row, resolution = temporary / entry.name, params.resolution
+            evaluation = evaluate(segmenter, labels, row / "predictions.h5", resolution=resolution)
+            save(evaluation, row / "confusion.h5")
             derived[entry] = derive_scores(evaluation, entry, params)
     for entry, content in derived.items():
         with publish(scores / f"{entry.split}-{entry.name}.json") as temporary:
             temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def save(evaluation: Evaluation, folder: Path) -> None:
-    """Write confusion.h5 and predictions.h5 into a new folder."""
-    folder.mkdir(parents=True)
+def save(evaluation: Evaluation, path: Path) -> None:
+    """Publish the matrices of an evaluation."""
     meta = evaluation.split.describe() | {
         "ids": list(evaluation.ids),
         "details": dict(evaluation.details),
@@ -215,11 +244,4 @@ def save(evaluation: Evaluation, folder: Path) -> None:
         "restricted": evaluation.restricted,
         "per_image": evaluation.per_image,
     }
-    write_arrays(folder / "confusion.h5", arrays, schema=CONFUSION, meta=meta)
-    write_label_maps(
-        folder / "predictions.h5",
-        evaluation.ids,
-        evaluation.predictions,
-        schema=PREDICTIONS,
-        meta=evaluation.split.describe(),
-    )
+    write_arrays(path, arrays, schema=CONFUSION, meta=meta)

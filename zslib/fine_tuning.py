@@ -25,7 +25,7 @@ from zslib.errors import InputError
 from zslib.features import Photographs, extract, plan_dense, sample_ids
 from zslib.held_out import draw_held_out
 from zslib.params import AugmentationParams, ComputeParams, FeatureParams, SelectionParams
-from zslib.selection import Choice, calibration_matrices, hiou_of, tuning_pairs
+from zslib.selection import Choice, score_strengths
 from zslib.training import (
     Checkpoint,
     Curves,
@@ -216,10 +216,8 @@ def choose_strength(
     classifier: Calibrated, maps: DenseMaps, labels: LabelMaps, candidates: Sequence[float]
 ) -> Choice:
     """Score every strength on maps of images that were kept out, by the classes hidden as unseen."""
-    hidden = classifier.split
-    matrices = calibration_matrices(classifier, tuning_pairs(maps, labels, hidden), candidates)
-    scores = tuple(hiou_of(matrix, hidden) for matrix in matrices)
-    return Choice(tuple(candidates), (scores,), (hidden.unseen,))
+    scores = score_strengths(classifier, maps, labels, candidates)
+    return Choice(tuple(candidates), (scores,), (classifier.split.unseen,))
 
 
 def _maps_of_some(

@@ -86,3 +86,12 @@ def calibration_matrices(
             prediction = classifier.decide(competitors, strength)
             total[index] += confusion_matrix(labels[labelled], prediction, num_classes)
     return total
+
+
+def score_strengths(
+    classifier: Calibrated, maps: DenseMaps, labels: LabelMaps, strengths: Sequence[float]
+) -> tuple[float, ...]:
+    """Return the hIoU of every strength on tuning images; the classifier's split says what is hidden."""
+    hidden = classifier.split
+    matrices = calibration_matrices(classifier, tuning_pairs(maps, labels, hidden), strengths)
+    return tuple(hiou_of(matrix, hidden) for matrix in matrices)

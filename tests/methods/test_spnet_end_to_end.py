@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from tests import tiny
 from tests.methods.tester import (
     AUGMENTATION,
-    FEATURES,
     CalibratedEndToEndTester,
     World,
     backbone,
+    fit_calibrated,
     of_norms,
     unchanged,
 )
@@ -50,16 +50,8 @@ class TestSpnet(CalibratedEndToEndTester):
     strength, candidates = "gamma", GAMMAS
 
     def fit(self, world: World, images: LabelledImages, run: Run, **changes: object) -> Fitted:
-        return end_to_end.fit(
-            backbone(MODEL),
-            images,
-            world.class_embeddings,
-            PARAMS.model_copy(update=changes),
-            GAMMAS,
-            selection=world.selection,
-            features=FEATURES,
-            run=run,
-        )
+        params = PARAMS.model_copy(update=changes)
+        return fit_calibrated(end_to_end.fit, MODEL, world, images, params, GAMMAS, run=run)
 
     def test_scores_start_at_zero(self, curves: tiny.RecordedCurves) -> None:
         assert curves.series("loss")[0] == pytest.approx(4 * np.log(7), rel=1e-4)

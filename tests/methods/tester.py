@@ -4,7 +4,7 @@ class TestMine(BaseMethodTester):
     def fit(self, world, *, seed, curves=None): ...
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,6 +163,26 @@ def of_norms(network: nn.Module) -> set[str]:
     """Return the names of all parameters and statistics of batch norm."""
     norms = {n for n, m in network.named_modules() if isinstance(m, nn.BatchNorm2d)}
     return {name for name in network.state_dict() if name.rpartition(".")[0] in norms}
+
+
+def fit_calibrated(
+    fit: Callable[..., Any],
+    model: DeepLabParams | DeepLabV2Params,
+    world: World,
+    images: LabelledImages,
+    *recipe: Any,
+    run: Run,
+) -> Any:
+    """Return what a form with a calibration learns from a recipe, which ends in its candidates."""
+    return fit(
+        backbone(model),
+        images,
+        world.class_embeddings,
+        *recipe,
+        selection=world.selection,
+        features=FEATURES,
+        run=run,
+    )
 
 
 class EndToEndTester:

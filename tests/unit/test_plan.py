@@ -2,6 +2,7 @@
 
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from tests import tiny
 from tools.compose_params import compose
 from zslib.artifacts.eigenvectors import EIGENVECTORS
 from zslib.artifacts.features import BANK, DENSE, DenseMaps
+from zslib.artifacts.graphs import GRAPHS
 from zslib.artifacts.maps import LABELS, PREDICTIONS, PSEUDO, open_labels, write_pseudo_labels
 from zslib.artifacts.proposals import PROPOSALS, ProposalWriter
 from zslib.artifacts.regions import REGIONS, RegionWriter
@@ -31,12 +33,16 @@ from zslib.cli import main
 from zslib.competitors import COMPETITORS, write_competitors
 from zslib.datasets.index import ImageEntry, ImageIndex
 from zslib.errors import InputError
-from zslib.evaluation import Evaluation, save
+from zslib.evaluation import evaluate, save
 from zslib.features import Photographs, extract, plan_bank, plan_dense
+from zslib.graphs import image_graphs
 from zslib.grids import feature_grid
 from zslib.methods.cagnet.maps import BankPlan, write_gated
 from zslib.methods.cagnet.networks import ContextualModule
-from zslib.metrics import CONFUSION, marginals
+from zslib.methods.sazs.networks import Trained
+from zslib.methods.simbaseline.network import MaskFormer, Proposer
+from zslib.methods.simbaseline.pixel_level import starting_encoder
+from zslib.metrics import CONFUSION
 from zslib.params import (
     CagnetNetworks,
     EigenvectorParams,
@@ -59,9 +65,12 @@ from zslib.plan import (
     sizes,
     table,
 )
+from zslib.plan.facts import Facts
 from zslib.plan.graph import State, split_of
-from zslib.plan.pace import training_memory
-from zslib.plan.rules import RULES, Facts
+from zslib.plan.networks import WORDS, of_backbone, workloads
+from zslib.plan.pace import NetworkPace, training_memory
+from zslib.plan.rules import RULES
+from zslib.segmenters import HeadSegmenter
 from zslib.spectral.extraction import extract as extract_eigenvectors
 from zslib.spectral.nodes import MapNodes
 from zslib.training import SingleProcess
@@ -71,7 +80,15 @@ SIZES = [(40, 30), (30, 40), (37, 29)]
 """(width, height)"""
 DIMENSION, SHORT_SIDE, STRIDE = 6, 24, 4
 MIB, GIB = 2**20, 2**30
-PACE = Pace("cpu", 1e-6, 1e-7, 1e-3, 5 * GIB, 3 * MIB)
+PACE = Pace(
+    "cpu",
+    {
+        "backbone": NetworkPace(1e-6, 1e-7, 5 * GIB, 3 * MIB),
+        "sazs": NetworkPace(2e-6, 2e-7, 6 * GIB, 4 * MIB),
+        "simbaseline": NetworkPace(3e-6, 3e-7, 7 * GIB, 5 * MIB),
+    },
+    generator=1e-3,
+)
 
 
 def payload(path: Path, schema: Schema) -> int:
@@ -128,16 +145,13 @@ def test_label_maps_and_pseudo_labels_are_as_large_as_written(tmp_path: Path) ->
 
 
 def test_an_evaluation_is_as_large_as_written(tmp_path: Path) -> None:
-    maps, classes = maps_of_sizes(9), len(tiny.CLASSES)
-    matrix = np.ones((classes, classes), np.int64)
-    evaluation = Evaluation(
-        tiny.SPLIT, matrix, matrix, np.stack([marginals(matrix)] * len(maps)),
-        tiny.image_ids(len(maps)), maps, {},
-    )  # fmt: skip
-    folder = tmp_path / "evaluation"
-    save(evaluation, folder)
-    written = payload(folder / "confusion.h5", CONFUSION)
-    written += payload(folder / "predictions.h5", PREDICTIONS)
+    labels = open_labels(tiny.write_labels(tmp_path / "labels.h5", maps_of_sizes(9)))
+    maps = DenseMaps.open(tiny.write_maps(tmp_path / "maps.h5", maps_of_sizes(9)))
+    classes = len(tiny.CLASSES)
+    head = PixelClassifier(tiny.SPLIT, torch.zeros(classes, tiny.DIMENSION), torch.zeros(classes))
+    segmenter, out = HeadSegmenter(head, maps), tmp_path / "predictions.h5"
+    save(evaluate(segmenter, labels, out, resolution="original"), tmp_path / "confusion.h5")
+    written = payload(tmp_path / "confusion.h5", CONFUSION) + payload(out, PREDICTIONS)
     assert written == sizes.evaluation(SIZES, classes)
 
 
@@ -199,6 +213,18 @@ def test_competitors_are_as_large_as_written(tmp_path: Path) -> None:
     classifier = PixelClassifier(tiny.SPLIT, weight, torch.zeros(len(weight)))
     write_competitors(tmp_path / "competitors.h5", classifier, maps, labels)
     assert payload(tmp_path / "competitors.h5", COMPETITORS) == sizes.competitors(SIZES)
+
+
+def test_graphs_are_as_large_as_written(tmp_path: Path) -> None:
+    maps, short, stride = maps_of_sizes(), SHORT_SIDE, STRIDE
+    labels = open_labels(tiny.write_labels(tmp_path / "labels.h5", maps))
+    shapes = sizes.feature_grids(SIZES, short_side=short, stride=stride)
+    grids = [np.zeros(shape, np.uint8) for shape in shapes]
+    features = DenseMaps.open(tiny.write_maps(tmp_path / "maps.h5", grids))
+    graphs = image_graphs(features, labels, label_rule="floor", node_features="mean")
+    graphs.save(tmp_path / "graphs.h5")
+    expected = sizes.graphs(len(graphs.labels), len(graphs.edges), 3, tiny.DIMENSION)
+    assert payload(tmp_path / "graphs.h5", GRAPHS) == expected
 
 
 @pytest.mark.parametrize("view", [(512, 512), (375, 500), (33, 47)])
@@ -291,33 +317,86 @@ def test_an_index_and_seen_labels_are_counted(tmp_path: Path) -> None:
     assert survey.classes_per_image == 3.0
 
 
+def test_segments_are_counted_on_the_feature_grid(tmp_path: Path) -> None:
+    halves = np.repeat(np.array([[0, 0, 1, 255]], np.uint8), 4, axis=0).repeat(24, 0).repeat(24, 1)
+    write_index(tmp_path)
+    params = load_params(PROJECT / "params.yaml")
+    tiny.write_labels(tmp_path / params.splits[0] / "seen_labels.h5", [halves, halves * 0])
+    assert Survey.of(params, tmp_path).segments == (1.5, 0.5)  # void is no segment (zs3net §5)
+    assert Survey.of(params.model_copy(update={"splits": ["none"]}), tmp_path).segments is None
+
+
 # --- pace ----------------------------------------------------------------------------------------
 
 
-def test_memory_grows_by_the_same_bytes_with_every_image() -> None:
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Params:
+    """The world's settings, and a backbone of some thousand parameters."""
+    path = tmp_path_factory.mktemp("world") / "params.yaml"
+    compose(path, "benchmark=world")
+    changes = {"backbone": tiny.backbone(epochs=1), "compute": tiny.CPU}
+    return load_params(path).model_copy(update=changes)
+
+
+def test_memory_grows_by_the_same_bytes_with_every_image(small: Params) -> None:
     few, more, most = (
-        training_memory(tiny.backbone(epochs=1).model_copy(update={"batch_size": size}), 9)
-        for size in (2, 4, 6)
+        training_memory(replace(of_backbone(small), batch_size=size)) for size in (2, 4, 6)
     )
     assert most - more == more - few > 0
-    network = build_network(tiny.deeplab(), 9, pretrained=False)
+    network = build_network(tiny.deeplab(), len(small.benchmark.classes), pretrained=False)
     parameters = sum(p.nbytes for p in network.parameters())
     assert few - (more - few) >= 3 * parameters  # weights, gradients, momentum
 
 
-def test_the_measurement_is_of_the_network_in_force(tmp_path: Path) -> None:
-    known = load_params(PROJECT / "params.yaml")
-    backbone = tiny.backbone(epochs=1)
-    params = known.model_copy(update={"backbone": backbone, "compute": tiny.CPU})
-    pace = measure(params)
+def test_the_measurement_is_of_the_networks_in_force(small: Params, tmp_path: Path) -> None:
+    pace = measure(small)
     assert pace.device == "cpu"
-    assert min(pace.training, pace.forward, pace.generator) > 0
-    classes = known.benchmark.classes
-    network = build_network(backbone.model, len(classes), pretrained=False)
+    assert pace.networks.keys() == {"backbone", "sazs", "simbaseline"}
+    for found in pace.networks.values():
+        assert min(found.training, found.forward, pace.generator) > 0
+        assert found.training_memory > 3 * found.size > 0
+    backbone, classes = small.backbone.model, small.benchmark.classes
     split = Split.named("u", classes, unseen=[], void=[])
-    Backbone(network, backbone.model, split).save(tmp_path / "network.safetensors")
-    header = (tmp_path / "network.safetensors").stat().st_size - pace.network_bytes
-    assert 0 < header < 64 * 1024
+    start = Backbone(build_network(backbone, len(classes), pretrained=False), backbone, split)
+    encoder, _ = starting_encoder(None, start, split)
+    vectors, params = torch.ones(len(classes), WORDS), small.simbaseline.proposals.network
+    written = {
+        "backbone": start,
+        "sazs": Trained.begin(small.sazs.model, start, split, (vectors, vectors[0]), "sazs"),
+        "simbaseline": Proposer(MaskFormer(params, encoder, vectors), params, encoder, split),
+    }
+    for name, artifact in written.items():
+        artifact.save(tmp_path / "network.safetensors")
+        header = (tmp_path / "network.safetensors").stat().st_size - pace.networks[name].size
+        assert 0 < header < 128 * 1024, name
+
+
+def test_no_more_is_measured_than_the_splits_in_force_ask_for(small: Params) -> None:
+    none = {
+        "sazs": small.sazs.model_copy(update={"splits": []}),
+        "simbaseline": small.simbaseline.model_copy(update={"splits": []}),
+    }
+    assert workloads(small.model_copy(update=none)).keys() == {"backbone"}
+    across = small.benchmark.model_copy(update={"source_splits": ["u15"]})
+    found = workloads(small.model_copy(update=none | {"benchmark": across}))
+    assert found.keys() == {"backbone", "simbaseline"}  # it proposes masks, and does not learn
+
+
+@pytest.mark.parametrize(
+    ("architecture", "encoder"), [("vit", "vit_tiny_patch16_224"), ("drn", "drn_d_105")]
+)
+def test_published_networks_of_sazs_are_measured_with_random_weights(
+    architecture: str, encoder: str, small: Params
+) -> None:
+    hub = EncoderParams(name=encoder, weights="hub")
+    model = SazsModel(architecture=architecture, encoder=hub)
+    sazs = small.sazs.model_copy(update={"model": model})
+    work = workloads(small.model_copy(update={"sazs": sazs}))["sazs"]
+    with torch.device("meta"):
+        network = work.build()
+        margins = work.train(network, torch.empty(2, 3, work.view, work.view))
+    assert margins.shape[:2] == (2, len(small.benchmark.classes))
+    assert margins.shape[2:] == network.embed.grid((work.view, work.view))
 
 
 # --- the graph -----------------------------------------------------------------------------------
@@ -436,7 +515,7 @@ def test_bytes_and_seconds_of_what_methods_keep_of_validation_images(voc12: Para
     assert spnet.cost.disk == 1_449 * (78 * 104 * 21 * 2 + 8)
     assert spnet.cost.seconds == pytest.approx(1_449 * 312 * 416 * scales * 1e-7)
     assert sazs.cost.disk == 1_449 * (64 * 64 * 21 * 2 + 8)  # sazs §1.4, §2.2
-    assert sazs.cost.seconds is None
+    assert sazs.cost.seconds == pytest.approx(1_449 * 512**2 * 2e-7)
     photographs = [(500, 375)] * 1_449
     assert evaluation.cost.disk == 2 * sizes.evaluation(photographs, 21)
 
@@ -457,18 +536,62 @@ def test_seconds_of_what_learns_end_to_end(voc12: Params) -> None:
     )
 
 
+def test_what_sazs_takes(voc12: Params) -> None:
+    """An epoch is 1.47 pairs per image, or as many draws as images; twice, to choose gamma."""
+    stage = stage_of("sazs", "artifacts/voc12/u4/sazs/trained")
+    training = voc12.sazs.training.model_copy(update={"draw": "classes"})
+    drawn = voc12.sazs.model_copy(update={"training": training})
+    for params, pairs in ((voc12, 1.47), (voc12.model_copy(update={"sazs": drawn}), 1)):
+        (found,) = costs([stage], params)
+        items = 20 * 8_762 * pairs  # sazs §5
+        assert found.cost.seconds == pytest.approx(2 * items * 512**2 * 2e-6)
+    assert found.cost.memory == 6 * GIB
+    assert found.cost.disk == 4 * MIB + 500 * (64 * 64 * 21 * 2 + 8)  # features.tuning_images
+
+
+def test_what_simbaseline_takes(voc12: Params) -> None:
+    folder = "artifacts/voc12/u4/simbaseline"
+    network, proposals, second = costs(
+        [
+            stage_of("simbaseline_network", f"{folder}/network.safetensors"),
+            stage_of("simbaseline_proposals", f"{folder}/val.h5"),
+            stage_of("simbaseline_self_train", f"{folder}/st"),
+        ],
+        voc12,
+    )
+    once = 20_000 * 16 * 512**2 * 3e-6  # simbaseline §2.3
+    assert network.cost.seconds == pytest.approx(once)
+    assert (network.cost.memory, network.cost.disk) == (7 * GIB, 5 * MIB)
+    looked = 1_449 * 512 * 704 * 3e-7  # views of 512x683, padded
+    assert proposals.cost.seconds == pytest.approx(looked)
+    assert second.cost.seconds == pytest.approx(once + looked)
+    labels = sizes.pseudo_labels([(500, 375)] * 1_820)
+    assert second.cost.disk == 5 * MIB + proposals.cost.disk + labels
+
+
+def test_graphs_have_as_many_segments_as_those_that_were_counted(voc12: Params) -> None:
+    stages = [stage_of("zs3net_graphs", "artifacts/voc12/u4/zs3net-gc/graphs.h5")]
+    survey = replace(Survey.of(voc12, Path("nowhere")), segments=(8.5, 12.0))
+    (found,) = forecast(stages, voc12, survey, PACE, Path("none"))
+    assert found.cost.disk == sizes.graphs(8_500, 12_000, 1_000, 256)  # features.train_maps
+    (unknown,) = costs(stages, voc12)
+    assert unknown.cost.disk is None
+
+
 @pytest.mark.parametrize("module", RULES)
 def test_every_rule_is_of_a_stage_and_tells_something(module: str, voc12: Params) -> None:
     assert (PROJECT / "stages" / f"{module}.py").exists()
     row = "--row plain name file"
-    (found,) = costs([stage_of(module, f"artifacts/voc12/u4/{module}", row)], voc12)
+    survey = replace(Survey.of(voc12, Path("nowhere")), segments=(8.5, 12.0))
+    stages = [stage_of(module, f"artifacts/voc12/u4/{module}", row)]
+    (found,) = forecast(stages, voc12, survey, PACE, Path("none"))
     assert (found.cost.disk or 0) + (found.cost.seconds or 0) > 0
 
 
 def test_what_no_rule_tells_took_as_long_as_last_time(tmp_path: Path, voc12: Params) -> None:
     timings = tmp_path / "timings.jsonl"
     timings.write_text('{"out": "artifacts/voc12/u4/spnet", "seconds": 12.5}\n')
-    stages = [stage_of(m, f"artifacts/voc12/u4/{m}") for m in ("spnet", "sazs")]
+    stages = [stage_of(m, f"artifacts/voc12/u4/{m}") for m in ("spnet", "prompts")]
     known, unknown = costs(stages, voc12, timings)
     assert (known.cost.seconds, unknown.cost.seconds) == (12.5, None)
     assert "1 that nobody can tell" in list(table([known, unknown]))[-1]
@@ -498,6 +621,7 @@ def test_the_command_ends_with_2_where_the_disk_does_not_hold_it(
     monkeypatch.chdir(tmp_path)
     params = yaml.safe_load((PROJECT / "params.yaml").read_text())
     params["backbone"]["model"] = tiny.deeplab().model_dump(mode="json")
+    params["sazs"]["splits"] = params["simbaseline"]["splits"] = []
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     write_index(tmp_path / "artifacts" / "world")
     stages = [stage_of("backbone", "artifacts/world/u4/backbone")]

@@ -95,7 +95,8 @@ def test_a_sweep_equals_the_evaluation_of_each_strength(
     assert len({matrix.tobytes() for matrix in matrices}) > 5
     for strength, matrix in zip(strengths, matrices, strict=True):
         one = replace(classifier, **{parameter: strength})
-        expected = evaluate(HeadSegmenter(one, maps), labels, resolution="original").generalised
+        segmenter, out = HeadSegmenter(one, maps), tmp_path / "predictions.h5"
+        expected = evaluate(segmenter, labels, out, resolution="original").generalised
         np.testing.assert_array_equal(matrix, expected)
 
 
@@ -174,7 +175,8 @@ def test_the_curve_holds_every_strength_and_the_chosen_one(maps, labels, tmp_pat
     content = json.loads((tmp_path / "curve.json").read_text())
     assert [point["strength"] for point in content["points"]] == [0.0, 0.35, 0.5]
     assert (content["method"], content["seed"], content["chosen"]) == ("spnet", 3, 0.35)
-    evaluation = evaluate(HeadSegmenter(pixel_classifier(), maps), labels, resolution="original")
+    segmenter, out = HeadSegmenter(pixel_classifier(), maps), tmp_path / "predictions.h5"
+    evaluation = evaluate(segmenter, labels, out, resolution="original")
     point = content["points"][1]
     iou = np.diag(evaluation.generalised) / (
         evaluation.generalised.sum(0)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from zslib.errors import InputError
 from zslib.params import Params
+from zslib.plan.facts import Cost, Facts
 from zslib.plan.graph import Stage, split_of
 from zslib.plan.pace import Pace
-from zslib.plan.rules import RULES, Cost, Facts
+from zslib.plan.rules import RULES
 from zslib.plan.survey import Survey
 from zslib.report.tables import read_costs
 

@@ -1,11 +1,11 @@
-"""A short measurement of this machine, and what the configured network takes: seconds and bytes.
+"""A short measurement of this machine, and what the configured networks take: seconds and bytes.
 
-Seconds come from steps on small views: convolutions cost what their pixels cost. Bytes come from a
-step in full size on torch's `meta` device, which computes shapes alone.
+Seconds come from steps on small views. Bytes come from a step in full size on torch's `meta` device,
+which computes shapes alone.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,18 +13,32 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from zslib.backbones.network import SegmentationNetwork, resize
-from zslib.backbones.trained import build_network
 from zslib.methods.zs3net.generator import Generator, mmd_loss
-from zslib.params import BackboneParams, GeneratorParams, Params
+from zslib.params import GeneratorParams, Params
+from zslib.plan.networks import Workload, workloads
 from zslib.training import Runtime, build_optimiser, start_runtime
 
-_SIDE = 96
 _ENOUGH = 0.3
 """Seconds: a step that takes as long is measured well enough."""
+_SETS_UP = 64
+"""Side of views that are not timed: the first pass also sets things up."""
 _MMD_STEPS = 5
 _STATES = {"sgd": 1, "adam": 2, "adamw": 2}
 """Numbers that an optimiser keeps per parameter."""
+
+
+@dataclass(frozen=True)
+class NetworkPace:
+    """What a network takes on this machine."""
+
+    training: float
+    """Seconds per image pixel: forward, backward, step."""
+    forward: float
+    """Seconds per image pixel, in eval mode."""
+    training_memory: int
+    """Bytes of parameters, gradients, optimiser and activations of one batch."""
+    size: int
+    """Bytes of parameters and buffers: those of its artifact."""
 
 
 @dataclass(frozen=True)
@@ -32,33 +46,38 @@ class Pace:
     """What one unit of work takes on this machine."""
 
     device: str
-    training: float
-    """Seconds per image pixel: forward, backward, step."""
-    forward: float
-    """Seconds per image pixel, in eval mode."""
+    networks: Mapping[str, NetworkPace]
+    """`backbone`, and those of `sazs` and `simbaseline` where a split asks for them."""
     generator: float
     """Seconds per step of a generator."""
-    training_memory: int
-    """Bytes of parameters, gradients, optimiser and activations of one batch."""
-    network_bytes: int
-    """Of parameters and buffers: the artifact network.safetensors."""
+
+    @property
+    def backbone(self) -> NetworkPace:
+        return self.networks["backbone"]
 
 
 def measure(params: Params) -> Pace:
-    """Take the measurement: a second or two on the small network, some ten on ResNet-101.
+    """Take the measurement: seconds on small networks, a minute on those of the papers.
 
     Raises:
-        InputError: the network cannot be built, or the device of `compute` is not there.
+        InputError: a network cannot be built, or the device of `compute` is not there.
     """
-    runtime, backbone = start_runtime(params.compute), params.backbone
-    classes = len(params.benchmark.classes)
-    network = build_network(backbone.model, classes, pretrained=False)
-    network = network.to(runtime.device).to(memory_format=torch.channels_last)
-    optimiser = build_optimiser(backbone.optimiser, network.parameters())
+    runtime, dimension = start_runtime(params.compute), params.backbone.model.feature_channels
+    return Pace(
+        str(runtime.device),
+        {name: measure_network(work, runtime) for name, work in workloads(params).items()},
+        _generator_seconds(params.zs3net.generator, dimension),
+    )
+
+
+def measure_network(work: Workload, runtime: Runtime) -> NetworkPace:
+    """Measure training steps and passes in eval mode."""
+    network = work.build().to(runtime.device).to(memory_format=torch.channels_last)
+    optimiser = build_optimiser(work.optimiser, network.parameters())
 
     def train(images: Float[Tensor, "b 3 s s"]) -> None:
         with runtime.autocast():
-            loss = _logits(network.train(), images, backbone).float().square().mean()
+            loss = work.train(network.train(), images).float().square().mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -66,69 +85,58 @@ def measure(params: Params) -> Pace:
     @torch.inference_mode()
     def look(images: Float[Tensor, "b 3 s s"]) -> None:
         with runtime.autocast():
-            network.eval().features(images)
+            work.look(network.eval(), images)
 
-    return Pace(
-        device=str(runtime.device),
-        forward=_seconds_per_pixel(look, params.features.batch_size, runtime),
-        training=_seconds_per_pixel(train, backbone.batch_size, runtime),
-        generator=_generator_seconds(params.zs3net.generator, backbone.model.feature_channels),
-        training_memory=training_memory(backbone, classes),
-        network_bytes=sum(t.nbytes for t in network.state_dict().values()),
+    return NetworkPace(
+        forward=_seconds_per_pixel(look, work.view, work.looks_at, runtime),
+        training=_seconds_per_pixel(train, work.view, work.batch_size, runtime),
+        training_memory=training_memory(work),
+        size=sum(t.nbytes for t in network.state_dict().values()),
     )
 
 
-def training_memory(params: BackboneParams, classes: int) -> int:
+def training_memory(work: Workload) -> int:
     """Return the bytes that a training step holds at its height, by shapes alone.
 
     Weights, gradients and the optimiser's state, and all that the backward pass keeps of a batch.
     """
     with torch.device("meta"):
-        network = build_network(params.model, classes, pretrained=False).train()
-        side = params.augmentation.crop_size
-        images = torch.empty(params.batch_size, 3, side, side)
-        kept = _kept_for_backward(network, images, params)
+        network = work.build().train()
+        images = torch.empty(work.batch_size, 3, work.crop_size, work.crop_size)
+        weights = {id(p) for p in network.parameters()}
+        kept = _kept_for_backward(lambda: work.train(network, images), weights)
     numbers = sum(p.numel() for p in network.parameters())
-    return kept + 4 * numbers * (2 + _STATES[params.optimiser.name])
+    return kept + 4 * numbers * (2 + _STATES[work.optimiser.name])
 
 
-def _kept_for_backward(
-    network: SegmentationNetwork, images: Float[Tensor, "b 3 s s"], params: BackboneParams
-) -> int:
-    """Return the bytes of distinct tensors that the forward pass saves; weights are counted apart."""
-    weights = {id(p) for p in network.parameters()}
+def _kept_for_backward(forward: Callable[[], object], apart: set[int]) -> int:
+    """Return the bytes of distinct tensors that a forward pass saves; some are counted `apart`."""
     kept: dict[int, Tensor] = {}
 
     def note(tensor: Tensor) -> Tensor:
-        if id(tensor) not in weights:
+        if id(tensor) not in apart:
             kept[tensor.untyped_storage()._cdata] = tensor  # held, so that none takes its place
         return tensor
 
     with saved_tensors_hooks(note, lambda tensor: tensor):
-        _logits(network, images, params)
+        forward()
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
-def _logits(
-    network: SegmentationNetwork, images: Float[Tensor, "b 3 s s"], params: BackboneParams
-) -> Float[Tensor, "b c h w"]:
-    """Return the logits that the loss reads: on the feature grid, or resized to the image."""
-    logits = network.classifier(network.features(images))
-    return logits if params.loss_resolution == "grid" else resize(logits, images.shape[-2:])
-
-
-def _seconds_per_pixel(work: Callable[[Tensor], None], largest: int, runtime: Runtime) -> float:
+def _seconds_per_pixel(
+    work: Callable[[Tensor], None], side: int, largest: int, runtime: Runtime
+) -> float:
     """Return the seconds per image pixel, of a batch that is large enough, or the `largest`."""
-    _seconds(work, 2, runtime)  # the first pass also sets things up
+    _seconds(work, min(side, _SETS_UP), 2, runtime)
     batch, seconds = 1, 0.0
     while seconds < _ENOUGH and batch < largest:
         batch = min(2 * batch, largest)
-        seconds = _seconds(work, batch, runtime)
-    return seconds / (batch * _SIDE**2)
+        seconds = _seconds(work, side, batch, runtime)
+    return seconds / (batch * side**2)
 
 
-def _seconds(work: Callable[[Tensor], None], batch: int, runtime: Runtime) -> float:
-    images = torch.rand(batch, 3, _SIDE, _SIDE, device=runtime.device)
+def _seconds(work: Callable[[Tensor], None], side: int, batch: int, runtime: Runtime) -> float:
+    images = torch.rand(batch, 3, side, side, device=runtime.device)
     images = images.contiguous(memory_format=torch.channels_last)
     started = time.perf_counter()
     work(images)

@@ -1,79 +1,15 @@
 """What each kind of stage takes, from the survey, the pace and the artifacts' arithmetic."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
-from zslib.methods.sazs.margins import view_of
-from zslib.params import Params
+from zslib.params import BACKGROUND, ProposalTraining
 from zslib.plan import sizes
+from zslib.plan.facts import Cost, Facts
 from zslib.plan.graph import Stage
-from zslib.plan.pace import Pace
-from zslib.plan.survey import Survey
-
-CLIP_DIMENSION = 512
-"""Of the space that images and texts share in ViT-B/16 (simbaseline §2.1)."""
+from zslib.plan.pace import NetworkPace
 
 _TRAININGS = 2
 """End-to-end forms train once more, to choose the strength of their calibration."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a stage takes; None is what nobody can tell beforehand."""
-
-    seconds: float | None = None
-    memory: int | None = None
-    disk: int | None = None
-
-
-@dataclass(frozen=True)
-class Facts:
-    """All that a cost may depend on."""
-
-    params: Params
-    survey: Survey
-    pace: Pace
-
-    @property
-    def stride(self) -> int:
-        return self.params.backbone.model.feature_stride
-
-    def grids(self, images: sizes.Sizes) -> sizes.Grids:
-        """Return the grids of the frozen network's maps."""
-        short = self.params.features.short_side
-        return sizes.feature_grids(images, short_side=short, stride=self.stride)
-
-    def dense(self, images: sizes.Sizes) -> int:
-        """Return the bytes of these images' maps."""
-        return sizes.dense_maps(self.grids(images), self.params.backbone.model.feature_channels)
-
-    def whole(self, images: sizes.Sizes) -> sizes.Sizes:
-        """Return the training images of which whole maps are kept."""
-        return images[: self.params.features.train_maps or len(images)]
-
-    @property
-    def classes(self) -> int:
-        return len(self.params.benchmark.classes)
-
-    @property
-    def shared_dimension(self) -> int:
-        """Of the space of images and texts."""
-        captions = self.params.vision_language.training
-        return captions.dimension if captions else CLIP_DIMENSION
-
-    def bank_rows(self, images: sizes.Sizes, rows_per_class: int) -> int:
-        """Return the rows of a bank, at most: all that each class of an image is allowed."""
-        return round(len(images) * self.survey.classes_per_image * rows_per_class)
-
-    def training(self, images: float, crop: int, scales: Sequence[float] = (1.0,)) -> float:
-        """Return the seconds in which the network learns from so many crops, each at these scales."""
-        return images * crop**2 * sum(s**2 for s in scales) * self.pace.training
-
-    def looking(self, images: sizes.Sizes) -> float:
-        """Return the seconds in which the frozen network sees the images once."""
-        short = self.params.features.short_side
-        views = (sizes.view(size, short) for size in images)
-        return self.pace.forward * sum(height * width for height, width in views)
 
 
 def _seen_labels(facts: Facts, stage: Stage, split: str) -> Cost:
@@ -90,33 +26,33 @@ def _backbone(facts: Facts, stage: Stage, split: str) -> Cost:
     epochs = facts.params.supervised.epochs if "--ceiling" in stage.command else params.epochs
     steps = epochs * (len(images) // params.batch_size)
     seconds = facts.training(steps * params.batch_size, params.augmentation.crop_size)
-    return Cost(seconds, facts.pace.training_memory, facts.pace.network_bytes)
+    return Cost(seconds, facts.pace.backbone.training_memory, facts.pace.backbone.size)
 
 
 def _joem(facts: Facts, stage: Stage, split: str) -> Cost:
     params, images = facts.params.joem.end_to_end, len(facts.survey.kept(split))
     once = facts.training(params.epochs * images, params.augmentation.crop_size)
-    return Cost(_TRAININGS * once, disk=facts.pace.network_bytes)
+    return Cost(_TRAININGS * once, disk=facts.pace.backbone.size)
 
 
 def _spnet_end_to_end(facts: Facts, stage: Stage, split: str) -> Cost:
     params = facts.params.spnet.end_to_end
     crop, images = params.augmentation.crop_size, params.steps * params.batch_size
     once = facts.training(images, crop, params.scales)
-    return Cost(_TRAININGS * once, disk=facts.pace.network_bytes)
+    return Cost(_TRAININGS * once, disk=facts.pace.backbone.size)
 
 
 def _cagnet_end_to_end(facts: Facts, stage: Stage, split: str) -> Cost:
     params = facts.params.cagnet.end_to_end
     crop, images = params.augmentation.crop_size, params.steps * params.batch_size
-    return Cost(facts.training(images, crop, params.scales), disk=facts.pace.network_bytes)
+    return Cost(facts.training(images, crop, params.scales), disk=facts.pace.backbone.size)
 
 
 def _zs3net_official(facts: Facts, stage: Stage, split: str) -> Cost:
     """The backbone does not learn: every epoch it looks at a crop of every image (zs3net §4.4)."""
     params, images = facts.params.zs3net.official, len(facts.survey.train)
     looked_at = params.epochs * images * params.augmentation.crop_size**2
-    return Cost(looked_at * facts.pace.forward, disk=facts.pace.network_bytes)
+    return Cost(looked_at * facts.pace.backbone.forward, disk=facts.pace.backbone.size)
 
 
 def _train_features(facts: Facts, stage: Stage, split: str) -> Cost:
@@ -154,15 +90,29 @@ def _self_train(facts: Facts, stage: Stage, split: str) -> Cost:
     return Cost(disk=sizes.pseudo_labels(facts.survey.unlabelled(split)))
 
 
+def _simbaseline_network(facts: Facts, stage: Stage, split: str) -> Cost:
+    pace = facts.pace.networks["simbaseline"]
+    seconds = _of_proposer(facts.params.simbaseline.proposals.training, pace)
+    return Cost(seconds, pace.training_memory, pace.size)
+
+
+def _simbaseline_self_train(facts: Facts, stage: Stage, split: str) -> Cost:
+    """Pseudo-labels, a second training, and what the network then proposes for validation images."""
+    pace, survey = facts.pace.networks["simbaseline"], facts.survey
+    seconds = _of_proposer(facts.params.simbaseline.self_training.training, pace)
+    disk = sizes.pseudo_labels(survey.unlabelled(split)) + pace.size + facts.proposals(survey.val)
+    return Cost(seconds + facts.proposing(survey.val), pace.training_memory, disk)
+
+
+def _of_proposer(params: ProposalTraining, pace: NetworkPace) -> float:
+    """Return the seconds in which the network that proposes masks learns."""
+    return params.steps * params.batch_size * params.augmentation.crop_size**2 * pace.training
+
+
 def _proposals(facts: Facts, stage: Stage, split: str) -> Cost:
-    survey, params = facts.survey, facts.params.simbaseline
-    disk = sizes.proposals(
-        survey.unlabelled(split) if stage.option("--unlabelled") else survey.val,
-        params.test,
-        queries=params.proposals.network.queries,
-        dimension=facts.shared_dimension,
-    )
-    return Cost(disk=disk)
+    survey = facts.survey
+    images = survey.unlabelled(split) if stage.option("--unlabelled") else survey.val
+    return Cost(facts.proposing(images), disk=facts.proposals(images))
 
 
 def _regions(facts: Facts, stage: Stage, split: str) -> Cost:
@@ -189,14 +139,33 @@ def _spnet_maps(facts: Facts, stage: Stage, split: str) -> Cost:
     return Cost(seconds, disk=sizes.dense_maps(facts.grids(images), facts.classes))
 
 
+def _sazs(facts: Facts, stage: Stage, split: str) -> Cost:
+    """An epoch is all pairs of an image and a class, or as many draws as images (sazs §1.3)."""
+    params, images = facts.params.sazs.training, facts.survey.kept(split)
+    named = facts.survey.classes_per_image - (BACKGROUND in facts.params.benchmark.classes)
+    items = len(images) * (named if params.draw == "pairs" else 1)
+    pixels, pace = params.augmentation.crop_size**2, facts.pace.networks["sazs"]
+    seconds = _TRAININGS * params.epochs * items * pixels * pace.training
+    held_out = facts.margins(images[: facts.params.features.tuning_images])
+    disk = None if held_out is None else pace.size + held_out
+    return Cost(seconds, pace.training_memory, disk)
+
+
 def _sazs_maps(facts: Facts, stage: Stage, split: str) -> Cost:
-    """What is kept are the margins of all classes; only of the split's own network is the pace known."""
-    params, short = facts.params.sazs, facts.params.features.short_side
-    views = [view_of(size, params.input_size, short) for size in facts.survey.val]
-    grids = sizes.margin_grids(views, params.model, stride=facts.stride)
-    own = params.model.architecture == "seen_only"
-    seconds = facts.pace.forward * sizes.cells(views) if own else None
-    return Cost(seconds, disk=None if grids is None else sizes.dense_maps(grids, facts.classes))
+    """What is kept are the margins of all classes."""
+    images = facts.survey.val
+    pixels = sizes.cells(facts.sazs_views(images))
+    return Cost(pixels * facts.pace.networks["sazs"].forward, disk=facts.margins(images))
+
+
+def _graphs(facts: Facts, stage: Stage, split: str) -> Cost:
+    """As many segments in each image as the survey found in some."""
+    if facts.survey.segments is None:
+        return Cost()
+    images = len(facts.whole(facts.survey.kept(split)))
+    nodes, edges = (round(images * each) for each in facts.survey.segments)
+    dimension = facts.params.backbone.model.feature_channels
+    return Cost(disk=sizes.graphs(nodes, edges, images, dimension))
 
 
 def _competitors(facts: Facts, stage: Stage, split: str) -> Cost:
@@ -222,10 +191,14 @@ RULES: dict[str, Callable[[Facts, Stage, str], Cost]] = {
     "zs3net_generator": _generator,
     "cagnet_maps": _cagnet_maps,
     "self_train": _self_train,
+    "zs3net_graphs": _graphs,
+    "simbaseline_network": _simbaseline_network,
     "simbaseline_proposals": _proposals,
+    "simbaseline_self_train": _simbaseline_self_train,
     "regions": _regions,
     "eigenvectors": _eigenvectors,
     "spnet_maps": _spnet_maps,
+    "sazs": _sazs,
     "sazs_maps": _sazs_maps,
     "competitors": _competitors,
     "evaluate": _evaluate,

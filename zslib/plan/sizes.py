@@ -3,7 +3,6 @@
 Checksums, ids and HDF5's own records, some kilobytes per file, are left out.
 """
 
-import math
 import re
 from collections.abc import Sequence
 
@@ -117,12 +116,22 @@ def regions(images: int, *, queries: int, dimension: int) -> int:
 
 def proposals(sizes: Sizes, views: ViewParams, *, queries: int, dimension: int) -> int:
     """proposals/val.h5: mask logits at stride 4 of the padded view, query vectors, both sizes."""
-    (short_side,) = views.short_sides
-    masks = 0
-    for size in sizes:
-        padded = (
-            -(-side // MULTIPLE) * MULTIPLE for side in resized(size, short_side, views.long_side)
-        )
-        masks += math.prod(side // STRIDE for side in padded)
+    masks = cells([(h // STRIDE, w // STRIDE) for h, w in padded_views(sizes, views)])
     vectors = len(sizes) * (queries * dimension * HALF + 4 * SINGLE)
     return masks * queries * HALF + vectors + dimension * SINGLE
+
+
+def padded_views(sizes: Sizes, views: ViewParams) -> Sequence[tuple[int, int]]:
+    """(height, width) of what the proposing network sees of each image."""
+    (short_side,) = views.short_sides
+    views_of = (resized(size, short_side, views.long_side) for size in sizes)
+    return [(_padded(height), _padded(width)) for width, height in views_of]
+
+
+def _padded(side: int) -> int:
+    return -(-side // MULTIPLE) * MULTIPLE
+
+
+def graphs(nodes: int, edges: int, images: int, dimension: int) -> int:
+    """graphs.h5: label and features of each node, both ends of each edge, offsets."""
+    return nodes * (1 + HALF * dimension) + 2 * LONG * edges + LONG * (images + 1)

@@ -39,6 +39,9 @@ class Survey:
     classes_per_image: float
     labelled: Mapping[str, int] = field(default_factory=dict)
     """How many training images each split leaves; a split that is missing is taken to leave all."""
+    segments: tuple[float, float] | None = None
+    """Segments of a label map on the feature grid, and pairs of them that touch, on average; None where
+    there are no label maps yet."""
     is_counted: bool = True
     """Whether this is of the dataset at hand, not of published counts."""
 
@@ -68,9 +71,12 @@ class Survey:
         sizes = {r: [(i.width, i.height) for i in images if i.role == r] for r in ("train", "val")}
         files = {split: artifacts / split / "seen_labels.h5" for split in params.splits}
         labelled = {s: _count(path) for s, path in files.items() if path.exists()}
-        shown = [_classes(path) for path in files.values() if path.exists()]
-        per_image = float(np.mean(shown)) if shown else CLASSES_PER_IMAGE
-        return cls(sizes["train"], sizes["val"], per_image, labelled)
+        maps = [one for path in files.values() if path.exists() for one in _first_maps(path)]
+        if not maps:
+            return cls(sizes["train"], sizes["val"], CLASSES_PER_IMAGE, labelled)
+        classes = float(np.mean([_classes(one) for one in maps]))
+        nodes, edges = np.mean([_segments(one, params) for one in maps], axis=0).tolist()
+        return cls(sizes["train"], sizes["val"], classes, labelled, (nodes, edges))
 
     @classmethod
     def _published(cls, params: Params) -> "Survey":
@@ -96,13 +102,31 @@ def _count(path: Path) -> int:
     return len(map_array(path, "sizes"))
 
 
-def _classes(path: Path) -> float:
-    """Return how many labels a map shows on average, of the first ones."""
+def _first_maps(path: Path) -> list[np.ndarray]:
     from zslib.artifacts.store import map_array
+
+    sizes = map_array(path, "sizes")[:_LOOKED_AT].astype(np.int64)
+    stops = np.cumsum(sizes.prod(axis=1))
+    flat = map_array(path, "pixels")[: int(stops[-1]) if len(stops) else 0]
+    return [m.reshape(size) for m, size in zip(np.split(flat, stops[:-1]), sizes, strict=True)]
+
+
+def _classes(label_map: np.ndarray) -> int:
+    """Return how many classes a label map shows."""
     from zslib.benchmark import IGNORE_INDEX
 
-    areas = map_array(path, "sizes")[:_LOOKED_AT].astype(np.int64).prod(axis=1)
-    stops = np.cumsum(areas)
-    flat = map_array(path, "pixels")[: int(stops[-1]) if len(stops) else 0]
-    maps = np.split(flat, stops[:-1])
-    return float(np.mean([len(np.setdiff1d(m, [IGNORE_INDEX])) for m in maps]))
+    return len(np.setdiff1d(label_map, [IGNORE_INDEX]))
+
+
+def _segments(label_map: np.ndarray, params: Params) -> tuple[int, int]:
+    """Return how many segments a label map has on the feature grid, and how many pairs touch."""
+    from zslib.graphs import component_graph
+    from zslib.grids import LABEL_RULES
+    from zslib.plan.sizes import feature_grids
+
+    height, width = label_map.shape
+    short, stride = params.features.short_side, params.backbone.model.feature_stride
+    (grid,) = feature_grids([(width, height)], short_side=short, stride=stride)
+    small = LABEL_RULES[params.features.label_rule](label_map, grid)
+    graph = component_graph(small, void=False)
+    return len(graph), len(graph.edges)

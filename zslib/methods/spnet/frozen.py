@@ -27,7 +27,7 @@ from zslib.losses import weighted_cross_entropy
 from zslib.minimising import minimise
 from zslib.params import LinearTraining, SelectionParams
 from zslib.sampling import NaturalRows
-from zslib.selection import Choice, calibration_matrices, hiou_of, tuning_pairs
+from zslib.selection import Choice, score_strengths
 from zslib.training import Curves
 
 
@@ -91,9 +91,7 @@ def choose_gamma(
     outside = inputs.bank.rows_outside(inputs.tuning.ids)
     for draw in draws:
         classifier = fit_projection(inputs, draw, training, allowed=outside, seed=seed)
-        pairs = tuning_pairs(inputs.tuning, inputs.labels, draw)
-        matrices = calibration_matrices(classifier, pairs, gammas)
-        rows.append(tuple(hiou_of(matrix, draw) for matrix in matrices))
+        rows.append(score_strengths(classifier, inputs.tuning, inputs.labels, gammas))
     return Choice(tuple(gammas), tuple(rows), tuple(draw.unseen for draw in draws))
 
 

@@ -1,0 +1,95 @@
+"""What rules reckon with: a benchmark, its images, the pace of this machine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from zslib.methods.sazs.margins import view_of
+from zslib.params import Params
+from zslib.plan import sizes
+from zslib.plan.pace import Pace
+from zslib.plan.survey import Survey
+
+CLIP_DIMENSION = 512
+"""Of the space that images and texts share in ViT-B/16 (simbaseline §2.1)."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a stage takes; None is what nobody can tell beforehand."""
+
+    seconds: float | None = None
+    memory: int | None = None
+    disk: int | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that a cost may depend on, and what several stages do with images."""
+
+    params: Params
+    survey: Survey
+    pace: Pace
+
+    @property
+    def stride(self) -> int:
+        return self.params.backbone.model.feature_stride
+
+    def grids(self, images: sizes.Sizes) -> sizes.Grids:
+        """Return the grids of the frozen network's maps."""
+        short = self.params.features.short_side
+        return sizes.feature_grids(images, short_side=short, stride=self.stride)
+
+    def dense(self, images: sizes.Sizes) -> int:
+        """Return the bytes of these images' maps."""
+        return sizes.dense_maps(self.grids(images), self.params.backbone.model.feature_channels)
+
+    def whole(self, images: sizes.Sizes) -> sizes.Sizes:
+        """Return the training images of which whole maps are kept."""
+        return images[: self.params.features.train_maps or len(images)]
+
+    @property
+    def classes(self) -> int:
+        return len(self.params.benchmark.classes)
+
+    @property
+    def shared_dimension(self) -> int:
+        """Of the space of images and texts."""
+        captions = self.params.vision_language.training
+        return captions.dimension if captions else CLIP_DIMENSION
+
+    def bank_rows(self, images: sizes.Sizes, rows_per_class: int) -> int:
+        """Return the rows of a bank, at most: all that each class of an image is allowed."""
+        return round(len(images) * self.survey.classes_per_image * rows_per_class)
+
+    def training(self, images: float, crop: int, scales: Sequence[float] = (1.0,)) -> float:
+        """Return the seconds in which the network learns from so many crops, each at these scales."""
+        return images * crop**2 * sum(s**2 for s in scales) * self.pace.backbone.training
+
+    def sazs_views(self, images: sizes.Sizes) -> sizes.Grids:
+        """Return (height, width) of what SAZS's network sees of each image."""
+        short = self.params.features.short_side
+        return [view_of(size, self.params.sazs.input_size, short) for size in images]
+
+    def margins(self, images: sizes.Sizes) -> int | None:
+        """Return the bytes of SAZS's maps: margins of all classes."""
+        grids = sizes.margin_grids(
+            self.sazs_views(images), self.params.sazs.model, stride=self.stride
+        )
+        return None if grids is None else sizes.dense_maps(grids, self.classes)
+
+    def looking(self, images: sizes.Sizes) -> float:
+        """Return the seconds in which the frozen network sees the images once."""
+        short = self.params.features.short_side
+        views = (sizes.view(size, short) for size in images)
+        return self.pace.backbone.forward * sum(height * width for height, width in views)
+
+    def proposals(self, images: sizes.Sizes) -> int:
+        """Return the bytes of the masks that are proposed for images."""
+        params, dimension = self.params.simbaseline, self.shared_dimension
+        queries = params.proposals.network.queries
+        return sizes.proposals(images, params.test, queries=queries, dimension=dimension)
+
+    def proposing(self, images: sizes.Sizes) -> float:
+        """Return the seconds in which masks are proposed for images once."""
+        pixels = sizes.cells(sizes.padded_views(images, self.params.simbaseline.test))
+        return pixels * self.pace.networks["simbaseline"].forward
