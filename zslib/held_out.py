@@ -10,11 +10,13 @@ import numpy as np
 
 from zslib.benchmark import Split
 from zslib.errors import InputError
-from zslib.params import SelectionParams
+from zslib.params import BACKGROUND, SelectionParams
 
 
 def draw_held_out(split: Split, params: SelectionParams, *, seed: int) -> list[Split]:
     """Return the split with some seen classes hidden, once per draw; no class is hidden twice.
+
+    Background never is: no benchmark has it among its unseen classes (zs3net §1.3).
 
     Raises:
         InputError: there are too few seen classes to draw from.
@@ -22,7 +24,8 @@ def draw_held_out(split: Split, params: SelectionParams, *, seed: int) -> list[S
     allowed = [
         c
         for c in split.seen
-        if params.candidates_from == "all" or split.classes[c] in params.candidates_from
+        if split.classes[c] != BACKGROUND
+        and (params.candidates_from == "all" or split.classes[c] in params.candidates_from)
     ]
     wanted = params.held_out * params.draws
     if wanted > len(allowed) or len(split.seen) - params.held_out < 1:

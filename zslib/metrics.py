@@ -15,8 +15,9 @@ from zslib.benchmark import IGNORE_INDEX
 
 CONFUSION = Schema("confusion/1", "evaluate")
 
-AbsentRule = Literal["skip", "zero"]
-"""A class with nothing to count leaves the mean (SPNet, CaGNet), or counts as 0 (ZS3Net, JoEm)."""
+AbsentRule = Literal["skip", "zero", "skip_unlabelled"]
+"""A class with nothing to count leaves the mean (SPNet, CaGNet, SimBaseline) or counts as 0 (ZS3Net,
+JoEm); or every class without ground truth leaves it, predicted or not (simbaseline §10.6: gt)."""
 
 BOOTSTRAPPED = ("miou_seen", "miou_unseen", "hiou", "miou")
 
@@ -67,11 +68,12 @@ def scores(
     correct, labelled = np.diag(matrix).astype(float), matrix.sum(1).astype(float)
     iou, accuracy = class_iou(matrix), _ratio(correct, labelled)
     weighted = np.nan_to_num(iou) * labelled / max(labelled.sum(), 1)
+    averaged_iou, averaged_accuracy = (_averaged(v, labelled, absent) for v in (iou, accuracy))
     groups = {"": [*seen, *unseen], "_seen": list(seen), "_unseen": list(unseen)}
     result = {}
     for suffix, ids in groups.items():
-        result[f"miou{suffix}"] = _mean(iou[ids], absent)
-        result[f"mean_accuracy{suffix}"] = _mean(accuracy[ids], absent)
+        result[f"miou{suffix}"] = _mean(averaged_iou[ids])
+        result[f"mean_accuracy{suffix}"] = _mean(averaged_accuracy[ids])
         result[f"pixel_accuracy{suffix}"] = float(correct[ids].sum() / max(labelled[ids].sum(), 1))
         result[f"fwiou{suffix}"] = float(weighted[ids].sum())
     result["hiou"] = harmonic_mean(result["miou_seen"], result["miou_unseen"])
@@ -106,9 +108,7 @@ def bootstrap_intervals(
     draws = np.random.default_rng(seed).multinomial(images, [1 / images] * images, size=samples)
     sums = np.einsum("si,ikc->skc", draws, per_image, optimize=True).astype(float)
     correct, labelled, predicted = sums[:, 0], sums[:, 1], sums[:, 2]
-    iou = _ratio(correct, labelled + predicted - correct)
-    if absent == "zero":
-        iou = np.nan_to_num(iou)
+    iou = _averaged(_ratio(correct, labelled + predicted - correct), labelled, absent)
     means = {
         "miou_seen": _nanmean(iou[:, list(seen)]),
         "miou_unseen": _nanmean(iou[:, list(unseen)]),
@@ -132,9 +132,18 @@ def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide(a, b, out=np.full(np.shape(a), np.nan), where=b > 0)
 
 
-def _mean(values: np.ndarray, absent: AbsentRule) -> float:
-    if absent == "zero":
-        values = np.nan_to_num(values)
+def _averaged(values: np.ndarray, labelled: np.ndarray, absent: AbsentRule) -> np.ndarray:
+    """Return the figures of classes, with NaN for those that the rule leaves out of a mean."""
+    match absent:
+        case "skip":
+            return values
+        case "zero":
+            return np.nan_to_num(values)
+        case "skip_unlabelled":
+            return np.where(labelled > 0, values, np.nan)
+
+
+def _mean(values: np.ndarray) -> float:
     values = values[~np.isnan(values)]
     return float(values.mean()) if values.size else 0.0
 

@@ -105,9 +105,32 @@ def test_every_stage_refuses_a_misspelt_key(stage: str, write_params: Callable[.
         (lambda p: p.update(spnet=None), ["spnet"]),
         (lambda p: p.update(extra={}), ["extra", "unknown key"]),
         (lambda p: p.update(splits=["u3"]), ["splits", "u3"]),
+        (lambda p: p.update(splits=["u4", "u4"]), ["splits", "twice"]),
+        (lambda p: p["joem"].update(end_to_end_splits=["u99"]), ["joem.end_to_end_splits", "u99"]),
+        (lambda p: p["zs3net"]["graph"].update(splits=["u2"]), ["zs3net.graph.splits", "u2"]),
+        (lambda p: p.update(seed=-1), ["seed", "got -1"]),
+        (lambda p: p.update(seed=2**70), ["seed"]),
+        (lambda p: p["backbone"]["optimiser"].update(lr=float("inf")), ["backbone.optimiser.lr"]),
+        (lambda p: p["benchmark"].update(name="a/b"), ["benchmark.name", "a/b"]),
+        (lambda p: p["benchmark"]["unseen"].update(u4=[]), ["benchmark.unseen.u4"]),
+        (lambda p: p["benchmark"]["unseen"].update(u4=["zebra"] * 2), ["unseen.u4", "twice"]),
+        (
+            lambda p: p["benchmark"]["unseen"].update(u4=p["benchmark"]["classes"]),
+            ["unseen.u4", "no class that is seen"],
+        ),
+        (lambda p: p["benchmark"]["classes"].append(""), ["benchmark.classes"]),
+        (lambda p: p["dataset"].update(root=""), ["dataset.root"]),
         (lambda p: p["benchmark"]["unseen"].update(u4=["zebu"]), ["u4", "zebu"]),
         (lambda p: p["spnet"]["vectors"].update(sources=["glove"]), ["spnet.vectors", "glove"]),
         (lambda p: p["vectors"].update(source="glove"), ["vectors: source", "'glove'", "word2vec"]),
+        (
+            lambda p: p["sazs"]["objectives"].update(others="background"),
+            ["sazs.objectives.others", "no class is called 'background'"],
+        ),
+        (
+            lambda p: p["benchmark"]["classes"].append("background"),
+            ["sazs.objectives.others", "no pixel would ever be 'background'"],
+        ),
     ],
 )
 def test_what_is_wrong_is_named(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tests import tiny
 from tests.methods.tester import World, ZeroShotMethodTester
+from tools.compose_params import compose
 from zslib.artifacts.features import DenseMaps, PixelBank
 from zslib.benchmark import IGNORE_INDEX
 from zslib.classifier import Classifiers, PixelClassifier
@@ -34,6 +35,7 @@ from zslib.params import (
     CagnetStep2,
     StepDecay,
     SteppedOptimiserParams,
+    load_params,
 )
 from zslib.training import Checkpoint, SingleProcess, build_optimiser, poly_lr, step_decay
 
@@ -85,7 +87,7 @@ OFFICIAL1 = STEP1.model_copy(
         "objectives": RELEASED,
         "train_selector": False,
         "steps": 6,
-        "rows": 64,
+        "rows": None,
     }
 )
 
@@ -418,6 +420,24 @@ def test_a_window_shows_its_map_and_holds_a_labelled_pixel(
     assert (inside.diff(dim=1) == 1).all()
     assert (inside.diff(dim=0) == width).all()
     assert (windows.features == -1).sum() == side * side - inside.numel()
+
+
+def test_cagnet_section_4_without_a_limit_all_labelled_pixels_are_used() -> None:
+    """As released: what is left out would cut the runs that are compared."""
+    maps = DenseMaps(np.ones((16, 3), np.float16), np.array([[4, 4]]), ("a",), {}, np.array([0]))
+    grid = np.full((4, 4), 7, np.uint8)
+    grid[1, 2] = IGNORE_INDEX
+    sampler = WindowSampler(maps, [grid], side=4, batch_size=1, rows=None)
+    windows = sampler.draw(torch.zeros(3), np.random.default_rng(0))
+    assert windows.cells.tolist() == [cell for cell in range(16) if cell != 6]
+
+
+@pytest.mark.parametrize("benchmark", ["voc12", "context"])
+def test_cagnet_section_4_the_released_recipe_has_no_limit(benchmark: str, tmp_path: Path) -> None:
+    compose(tmp_path / "params.yaml", f"benchmark={benchmark}")
+    released = load_params(tmp_path / "params.yaml").cagnet.official
+    assert (released.step1.rows, released.step1.crop, released.step1.batch_size) == (None, 47, 8)
+    assert released.step2.rows is None
 
 
 def test_maps_without_a_label_are_refused() -> None:

@@ -9,10 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from zslib.benchmark import Split
 from zslib.embeddings.table import ClassVectors, class_embeddings
 from zslib.embeddings.words import open_word_vectors
+from zslib.losses import guarded_root, squared_mmd
+from zslib.methods.cagnet import objectives
 from zslib.methods.cagnet.networks import (
     ContextualModule,
     DiscriminatorClassifier,
@@ -30,8 +34,14 @@ from zslib.methods.cagnet.objectives import (
     synthetic_prior,
     word_table,
 )
+from zslib.methods.cagnet.players import Pixels, Players, losses_on_real
 from zslib.metrics import class_iou, scores
-from zslib.params import CagnetNetworks
+from zslib.params import (
+    CagnetNetworks,
+    CagnetObjectives,
+    CagnetPlayers,
+    SteppedOptimiserParams,
+)
 
 PUBLISHED = CagnetNetworks()
 
@@ -71,6 +81,13 @@ def test_cagnet_oracle_2_runs() -> None:
     for run, term in [((0, 3), 0.045801), ((3, 5), 0.071642), ((5, 6), 0.265281)]:
         chosen = slice(*run)
         assert one_group(GENERATED[chosen], REAL[chosen]) == pytest.approx(term, abs=1e-6)
+
+
+@pytest.mark.parametrize(("label", "term"), [(3, 0.0740043), (7, 0.0716424)])
+def test_cagnet_oracle_2_classes(label: int, term: float) -> None:
+    members = label == LABELS
+    found = reconstruction_loss(GENERATED[members], REAL[members], LABELS[members], "mmd_class")
+    assert found.item() == pytest.approx(term, abs=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -133,14 +150,65 @@ def test_runs_are_those_of_itertools(labels: list[int]) -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=12))
-def test_distances_of_groups_are_those_of_each_by_itself(labels: list[int]) -> None:
-    generator = torch.Generator().manual_seed(len(labels))
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=12),
+    st.integers(1, 5),
+    st.sampled_from(["mmd_class", "mmd_run"]),
+)
+def test_distances_of_groups_are_those_of_each_by_itself(
+    labels: list[int], block: int, kind: str
+) -> None:
+    """So are their gradients, whichever groups a block of pixels cuts."""
+    generator, ids = torch.Generator().manual_seed(len(labels)), torch.tensor(labels)
     generated, real = torch.rand(2, len(labels), 3, generator=generator, dtype=torch.float64)
-    ids = torch.tensor(labels)
-    alone = [one_group(generated[ids == c], real[ids == c]) for c in ids.unique()]
-    found = reconstruction_loss(generated, real, ids, "mmd_class").item()
-    assert found == pytest.approx(np.mean(alone), abs=1e-9)
+    generated.requires_grad_()
+    groups = runs(ids) if kind == "mmd_run" else ids
+    squared = [
+        squared_mmd(generated[groups == g], real[groups == g], objectives.BANDWIDTHS)
+        for g in groups.unique()
+    ]
+    expected = guarded_root(torch.stack(squared) / 2).mean()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(objectives, "BLOCK", block)
+        found = reconstruction_loss(generated, real, ids, kind)
+        gradients = [torch.autograd.grad(loss, generated)[0] for loss in (found, expected)]
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(*gradients, atol=1e-9, rtol=1e-7)
+
+
+class Largest(TorchDispatchMode):
+    """Knows the largest tensor that was made."""
+
+    numbers = 0
+
+    def __torch_dispatch__(
+        self, operation: object, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        result = operation(*args, **kwargs or {})
+        if isinstance(result, Tensor):
+            self.numbers = max(self.numbers, result.numel())
+        return result
+
+
+def test_cagnet_section_10_a_batch_of_one_class_needs_no_kernel_of_all_its_pixels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor is anything of that order kept for the gradient."""
+    pixels, block, kept = 900, 30, {}
+    monkeypatch.setattr(objectives, "BLOCK", block)
+    generated, real = torch.rand(2, pixels, 2)
+    generated.requires_grad_()
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    labels = torch.zeros(pixels, dtype=torch.long)
+    with Largest() as largest, saved_tensors_hooks(keep, lambda tensor: tensor):
+        reconstruction_loss(generated, real, labels, "mmd_run").backward()
+    assert largest.numbers == 4 * block * pixels
+    assert sum(kept.values()) < 200 * pixels
 
 
 # --- adversarial loss, gate, latent code ---------------------------------------------------------
@@ -159,6 +227,54 @@ def test_cagnet_oracle_3_adversarial(kind: str, real: float, fake: float, deceiv
     assert adversarial_loss(on_real, 1, kind).item() == pytest.approx(real, abs=1e-6)
     assert adversarial_loss(on_fake, 0, kind).item() == pytest.approx(fake, abs=1e-6)
     assert adversarial_loss(on_fake, 1, kind).item() == pytest.approx(deceived, abs=1e-6)
+
+
+class ScoreReader(nn.Module):
+    """A judge that finds its score in the feature, and cannot tell classes."""
+
+    def discriminate(self, squashed: Tensor) -> Tensor:
+        return squashed[:, 0]
+
+    def classify(self, squashed: Tensor) -> Tensor:
+        return torch.zeros(len(squashed), 2)
+
+
+class Scripted(nn.Module):
+    """A generator whose features are known."""
+
+    def __init__(self, features: Tensor) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward(self, class_embeddings: Tensor, latent: Tensor) -> Tensor:
+        return self.features
+
+
+@pytest.mark.parametrize(
+    ("kind", "discriminator", "generator"), [("l1_sigmoid", 0.65, 0.60), ("lsgan", 0.255, 0.37)]
+)
+def test_cagnet_oracle_3_losses_of_both_players(
+    kind: str, discriminator: float, generator: float
+) -> None:
+    scale = torch.logit if kind == "l1_sigmoid" else lambda scores: scores
+    players = Players(1, 1, 2, small())
+    players.discriminator = ScoreReader()
+    players.generator = Scripted(scale(FAKE_SCORES)[:, None])
+    words, labels = torch.zeros(2, 1), torch.tensor([0, 1])
+    pixels = Pixels(scale(REAL_SCORES)[:, None], torch.zeros(2, 1), words, labels)
+    optimiser = SteppedOptimiserParams(name="adam", lr=0.001)
+    weightless = CagnetPlayers(
+        steps=1,
+        rows=None,
+        generator=optimiser,
+        discriminator=optimiser,
+        real_weight=0,
+        fake_weight=0,
+    )
+    adversarial = CagnetObjectives(adversarial=kind, reconstruction_weight=0)
+    found = losses_on_real(players, pixels, adversarial, weightless)
+    assert found.discriminator.item() == pytest.approx(discriminator, abs=1e-6)
+    assert found.generator.item() == pytest.approx(generator, abs=1e-6)
 
 
 F = torch.tensor([[2.0, -1.0, 0.5]])
@@ -263,6 +379,16 @@ def test_cagnet_section_3_the_released_variance_stays_above_one(signed: bool) ->
     mean, log_variance = context(torch.randn(2, 6, 5, 7))
     assert mean.shape == log_variance.shape == (2, 6, 5, 7)
     assert bool((log_variance < 0).any()) == signed
+
+
+def test_cagnet_section_4_the_generator_reads_the_word_then_the_latent_code() -> None:
+    """By hand: LeakyReLU(0.2) of word -1 and latent 2, each in a unit of its own."""
+    generator = FeatureGenerator(1, 1, small(generator_hidden=[2]))
+    first, last = (layer for layer in generator.layers if isinstance(layer, nn.Linear))
+    first.weight.data, last.weight.data = torch.eye(2), torch.tensor([[2.0, 0.5]])
+    found = generator(torch.tensor([[-1.0]]), torch.tensor([[2.0]]))
+    expected = torch.tensor([[2 * -0.2 + 0.5 * 2.0]]).sigmoid()
+    torch.testing.assert_close(found, expected)
 
 
 def test_generated_features_lie_where_squashed_ones_do() -> None:

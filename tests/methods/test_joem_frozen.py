@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tests import tiny
 from tests.methods.tester import World, ZeroShotMethodTester
@@ -18,8 +19,9 @@ from zslib.held_out import draw_held_out
 from zslib.methods.joem.cells import Cells, Inputs, labelled_cells
 from zslib.methods.joem.closed_form import Moments, solve
 from zslib.methods.joem.frozen import fit_closed_form, fit_with_head, score_on_held_out
-from zslib.methods.joem.head import draw_cells
-from zslib.methods.joem.objectives import mixing_weights
+from zslib.methods.joem.head import draw_cells, losses
+from zslib.methods.joem.networks import SemanticEncoder, VisualHead
+from zslib.methods.joem.objectives import mixing_weights, semantic_consistency
 from zslib.params import JoemClosedForm, JoemHead, JoemObjectives, OptimiserParams
 from zslib.prototypes import PrototypeClassifier
 from zslib.training import SingleProcess
@@ -124,6 +126,27 @@ def test_no_labelled_cell_is_an_error_that_says_what_to_do(tmp_path: Path) -> No
     inputs = Inputs(dense, labels, tiny.EMBEDDINGS)
     with pytest.raises(InputError, match=r"features\.train_maps: no map of split 'tiny'"):
         Moments.of(labelled_cells(inputs, inputs.split, dense, OBJECTIVES))
+
+
+# --- the head ------------------------------------------------------------------------------------
+
+
+def test_joem_section_3_the_three_losses_of_the_head(world: World) -> None:
+    """Only semantic consistency has a weight."""
+    torch.manual_seed(0)
+    inputs, objectives = inputs_of(world), JoemObjectives(ratio=1.0, consistency_weight=0.3)
+    cells = draw_cells(inputs, inputs.split, inputs.maps, HEAD, objectives, seed=0)
+    head, encoder = VisualHead(tiny.DIMENSION, 16, 9).eval(), SemanticEncoder(6, 16)
+    consistent = torch.tensor(tiny.SPLIT.seen)
+    found = losses(cells, head, encoder, tiny.EMBEDDINGS, consistent, objectives)
+    features, labels = head(cells.features.float()), cells.labels.long()
+    own, words = encoder(tiny.EMBEDDINGS)[labels], tiny.EMBEDDINGS[consistent]
+    expected = {
+        "cross_entropy": F.cross_entropy(head.classifier(features), labels),
+        "regression": F.mse_loss(features, own),
+        "consistency": 0.3 * semantic_consistency(words, encoder(words), objectives),
+    }
+    torch.testing.assert_close(found, expected)
 
 
 # --- the closed form -----------------------------------------------------------------------------

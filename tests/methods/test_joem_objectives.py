@@ -9,12 +9,14 @@ from torch import Tensor
 
 from zslib.benchmark import Split
 from zslib.grids import floor_nearest
+from zslib.methods.joem.cells import Cells
 from zslib.methods.joem.closed_form import Moments, solve
 from zslib.methods.joem.networks import SemanticEncoder, VisualHead, with_void
 from zslib.methods.joem.objectives import (
     boundary_aware_regression,
     consistency_classes,
     mixing_weights,
+    neighbourhoods,
     pairwise_distances,
     sample_labels,
     semantic_consistency,
@@ -211,16 +213,21 @@ MOVED = torch.tensor([[0.0], [2.0], [3.0]], dtype=torch.float64)
 
 
 @pytest.mark.parametrize(
-    ("temperature", "form", "expected"),
+    ("temperature", "form", "rows", "expected"),
     [
-        (1.0, "clean", 0.0999997),
-        (1.0, "released_context", 0.0333332),
-        (5.0, "clean", 0.290655),
-        (5.0, "released_context", 0.0968935),  # joem E3
+        (1.0, "clean", [0.080330, 0.154698, 0.064971], 0.0999997),
+        (1.0, "released_context", [0.080316, 0.154698, 0.064985], 0.0333332),
+        (5.0, "clean", [0.143048, 0.380362, 0.348554], 0.290655),
+        (5.0, "released_context", [0.143063, 0.380395, 0.348584], 0.0968935),  # joem E3
     ],
 )
-def test_joem_j4_semantic_consistency(temperature: float, form: str, expected: float) -> None:
+def test_joem_j4_semantic_consistency(
+    temperature: float, form: str, rows: list[float], expected: float
+) -> None:
     objectives = JoemObjectives(temperature=temperature, consistency=form)
+    log_p, log_q = neighbourhoods(LINE, MOVED, objectives)
+    divergences = (log_p.exp() * (log_p - log_q)).sum(1)
+    assert divergences.tolist() == pytest.approx(rows, abs=5e-7)
     found = semantic_consistency(LINE, MOVED, objectives).item()
     assert found == pytest.approx(expected, abs=1e-6 if temperature == 5 else 5e-8)
 
@@ -287,23 +294,24 @@ def test_joem_j7_learning_rate(epochs: int, epoch: int, expected: float) -> None
     assert poly_lr(2.5e-4, epoch - 1, epochs) == pytest.approx(expected, rel=1e-6)
 
 
-J8 = torch.tensor([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]], dtype=torch.float64)
-TARGETS = torch.tensor([[3, 1], [2.5, 2], [1.5, 4], [1, 5]], dtype=torch.float64)
+J8 = torch.tensor([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
+TARGETS = torch.tensor([[3, 1], [2.5, 2], [1.5, 4], [1, 5]], dtype=torch.float16)
 
 
-def moments(weights: Tensor, targets: Tensor) -> Moments:
+def moments(weights: Tensor) -> Moments:
+    """Return those of the targets' cells, two to a map."""
     padded = torch.nn.functional.pad(weights, (0, 1))
-    return Moments(padded.T @ padded / len(weights), padded.T @ targets / len(weights))
+    labels = torch.tensor([0, 0, 1, 1], dtype=torch.uint8)
+    return Moments.of(Cells(TARGETS[i:j], padded[i:j], labels[i:j]) for i, j in ((0, 2), (2, 4)))
 
 
 def solved(weights: Tensor) -> Tensor:
     objectives = JoemObjectives(consistency_weight=0.0)
-    found = moments(weights, TARGETS)
-    return solve(found, WORDS, (0, 1), objectives, ridge=1e-10, steps=0)
+    return solve(moments(weights), WORDS, (0, 1), objectives, ridge=1e-10, steps=0)
 
 
 def test_joem_j8_prototypes_by_least_squares() -> None:
-    found = moments(J8, TARGETS)
+    found = moments(J8)
     assert (4 * found.weights[:2, :2]).tolist() == [[1.625, 0.375], [0.375, 1.625]]
     assert (4 * found.features[:2]).tolist() == [[5.25, 3.5], [2.75, 8.5]]
     torch.testing.assert_close(

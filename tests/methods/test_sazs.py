@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from tests import tiny
@@ -209,17 +210,15 @@ def test_sazs_1_3_classes_are_drawn_equally_often_and_an_epoch_is_the_images(
     assert shares == pytest.approx(1 / len(shares), abs=0.03)
 
 
-def test_others_is_the_background_or_the_mean_of_the_seen_classes() -> None:
+def test_others_is_the_background_or_begins_as_the_mean_of_the_seen_classes() -> None:
     vectors = torch.randn(4, 3, generator=torch.manual_seed(0))
     split = Split.from_ids("s", ["background", "a", "b", "c"], [3], [])
     classes, others = class_vectors(split, vectors, "background")
     assert torch.equal(others, vectors[0])
     assert torch.equal(classes, vectors)
-    classes, others = class_vectors(split, vectors, "mean")
+    classes, others = class_vectors(split, vectors, "learned")
     torch.testing.assert_close(others, vectors[1:3].mean(0))
     assert torch.equal(classes[0], others), "the margin of the background is 0"
-    with pytest.raises(InputError, match="no class is called 'background'"):
-        class_vectors(tiny.SPLIT, tiny.EMBEDDINGS, "background")
 
 
 # --- released views (sazs §5) --------------------------------------------------------------------
@@ -253,6 +252,20 @@ def test_released_views_turn_the_labels_with_the_image() -> None:
         bright = picture[..., 0] > 127
         known = labels != IGNORE_INDEX
         assert (bright == (labels == 1))[known].mean() > 0.98
+
+
+def test_sazs_5_released_views_are_turned_by_up_to_10_degrees() -> None:
+    """An integer; told by the main axis of a long bar."""
+    params = AugmentationParams(crop_size=128, scale=(1.0, 1.0))
+    label_map = np.zeros((128, 128), np.uint8)
+    label_map[60:68, 24:104] = 1
+    image = np.zeros((128, 128, 3), np.uint8)
+    found = set()
+    for seed in range(200):
+        _, labels = released_view(image, label_map, params, np.random.default_rng(seed))
+        (yy, yx), (_, xx) = np.cov(np.argwhere(labels == 1).T)
+        found.add(round(np.degrees(np.arctan2(2 * yx, xx - yy)) / 2))
+    assert found == set(range(-10, 11))
 
 
 # --- networks (sazs §2) --------------------------------------------------------------------------
@@ -306,6 +319,20 @@ def test_a_vit_is_that_of_timm_up_to_its_twelfth_block() -> None:
         torch.testing.assert_close(whole.norm(tokens), whole.forward_features(images))
         assert grid == (14, 14)
         assert network(torch.randn(2, 3, 64, 96)).shape == (2, 8, 8, 12)
+
+
+def test_sazs_2_2_the_readout_of_each_token_with_the_class_token() -> None:
+    torch.manual_seed(0)
+    network = ReadoutViT(EncoderParams(name="vit_tiny_patch16_224"), 8, pretrained=False).eval()
+    images, linear = torch.randn(1, 3, 32, 48), network.project[0]
+    with torch.inference_mode():
+        tokens, grid = network.encoder(images)
+        joined = torch.cat([tokens[:, 1:], tokens[:, :1].expand(-1, 6, -1)], dim=2)
+        read = F.gelu(F.linear(joined, linear.weight, linear.bias)).mT.unflatten(2, grid)
+        reduced = F.conv2d(read, network.reduce.weight, network.reduce.bias)
+        enlarge = network.enlarge
+        expected = F.conv_transpose2d(reduced, enlarge.weight, enlarge.bias, stride=2)
+        torch.testing.assert_close(network(images), expected)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "no_such_network"])

@@ -13,6 +13,7 @@ from PIL import Image
 
 from stages import self_train, zs5net
 from tests import tiny
+from tools.compose_params import compose
 from zslib.artifacts.features import DENSE, DenseMaps
 from zslib.artifacts.maps import (
     LABELS,
@@ -31,19 +32,23 @@ from zslib.grids import floor_nearest
 from zslib.methods import supervised
 from zslib.metrics import scores
 from zslib.params import (
-    LinearTraining,
-    OptimiserParams,
     PseudoLabelParams,
     SelfTrainingParams,
+    StepDecay,
+    SteppedOptimiserParams,
+    SteppedTraining,
+    load_params,
 )
 from zslib.selection import matrix_over
 from zslib.self_training.fit import Cells, fit, retrain
 from zslib.self_training.pseudo_labels import pseudo_labels
 from zslib.self_training.tasks import Images, Material
-from zslib.training import SingleProcess
+from zslib.training import SingleProcess, poly_lr, step_decay
 
 DRAWS = (tiny.SPLIT.hide([0]), tiny.SPLIT.hide([5]))
-TRAINING = LinearTraining(optimiser=OptimiserParams(name="adam", lr=0.03), steps=80, batch_size=128)
+TRAINING = SteppedTraining(
+    optimiser=SteppedOptimiserParams(name="adam", lr=0.03), steps=80, batch_size=128
+)
 SHARE = SelfTrainingParams(
     labels=PseudoLabelParams(rule="share", pool="image", candidates=[0.25, 1.0]), training=TRAINING
 )
@@ -224,6 +229,36 @@ def test_the_same_seed_gives_the_same_bytes(
 def test_another_seed_gives_other_weights(world: World, tmp_path: Path) -> None:
     found = [self_train_in(tmp_path / str(seed), world, SHARE, seed=seed) for seed in (0, 1)]
     assert not torch.equal(found[0].weight, found[1].weight)
+
+
+def test_the_rate_falls_in_steps(world: World) -> None:
+    """Where it falls to next to nothing, what follows moves nothing."""
+    cells = [Cells.of(world.material.task(tiny.SPLIT).labelled, floor_nearest)]
+    constant = TRAINING.optimiser.model_copy(update={"power": 0.0})
+    falls = StepDecay(start=3, every=1, factor=1e-12)
+    recipes = [
+        SteppedTraining(optimiser=constant, steps=3, batch_size=128),
+        SteppedTraining(
+            optimiser=constant.model_copy(update={"decay": falls}), steps=9, batch_size=128
+        ),
+    ]
+    found = [retrain(world.classifiers.final, cells, recipe, seed=0) for recipe in recipes]
+    assert not torch.equal(found[0].weight, world.classifiers.final.weight)
+    torch.testing.assert_close(found[0].weight, found[1].weight, atol=1e-9, rtol=0.0)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "lr"), [("voc12-spnet", 1e-4), ("context-cagnet", 2.5e-4), ("cocostuff", 5e-5)]
+)
+def test_cagnet_section_6_published_schedule(benchmark: str, lr: float, tmp_path: Path) -> None:
+    compose(tmp_path / "params.yaml", f"benchmark={benchmark}")
+    training = load_params(tmp_path / "params.yaml").self_training["cagnet"].training
+    optimiser, steps = training.optimiser, training.steps
+    decay = (optimiser.decay.start, optimiser.decay.every, optimiser.decay.factor)
+    assert (optimiser.name, optimiser.weight_decay, steps) == ("adam", 5e-4, 10_000)
+    for step, share in {0: 1, 4999: 1, 5000: 0.3, 5999: 0.3, 6000: 0.09, 9999: 0.3**5}.items():
+        rate = poly_lr(optimiser.lr, step, steps, power=optimiser.power) * step_decay(step, decay)
+        assert rate == pytest.approx(lr * share)
 
 
 def test_the_choice_was_made_on_hidden_seen_classes(trained: SelfTrained) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from tests import tiny
 from tests.methods.tester import World, ZeroShotMethodTester
@@ -18,7 +19,13 @@ from zslib.methods.zs3net.generator import (
     load_generators,
     save_generators,
 )
-from zslib.params import ClassifierParams, GeneratorParams, LinearTraining, OptimiserParams
+from zslib.params import (
+    ClassifierParams,
+    GeneratorParams,
+    GmmnParams,
+    LinearTraining,
+    OptimiserParams,
+)
 
 GENERATOR = GeneratorParams(hidden=128, noise_dimension=4, dropout=0.0, rows=32, lr=7e-3, steps=180)
 CLASSIFIER = ClassifierParams(
@@ -100,6 +107,43 @@ def test_held_out_generators_have_not_seen_their_class(trained: Generators) -> N
     for draw in trained.draws:
         assert set(draw.unseen) <= set(tiny.SPLIT.seen)
         assert set(draw.void) == set(tiny.UNSEEN)
+
+
+def test_zs3net_section_4_1_the_generator_at_its_start() -> None:
+    torch.manual_seed(0)
+    layers = Generator(300, 256, GmmnParams()).layers
+    for layer, sides in ((layers[0], 600 + 256), (layers[3], 256 + 256)):
+        assert (layer.bias == 0.01).all()
+        assert layer.weight.var().item() == pytest.approx(2 / sides, rel=0.02)
+        assert layer.weight.abs().max().item() == pytest.approx((6 / sides) ** 0.5, rel=0.01)
+
+
+@pytest.mark.parametrize("dropout", [True, False])
+def test_zs3net_section_9_5_dropout_while_synthesising_is_a_switch(
+    world: World, dropout: bool
+) -> None:
+    """Without it, features of a class differ by their noise alone."""
+    params = GENERATOR.model_copy(update={"dropout": 0.5})
+    spread: list[bool] = []
+
+    class Watched(Generator):
+        def sample(self, class_embeddings: Tensor) -> Tensor:
+            same = self(class_embeddings[:1].expand(8, -1), torch.zeros(8, params.noise_dimension))
+            spread.append(bool((same != same[0]).any()))
+            return super().sample(class_embeddings)
+
+    training = CLASSIFIER.training.model_copy(update={"steps": 3})
+    zs3net_classifier.fit_classifier(
+        world.bank,
+        Watched(6, tiny.DIMENSION, params).train(not dropout),
+        world.class_embeddings,
+        tiny.SPLIT,
+        CLASSIFIER.model_copy(update={"synthetic_dropout": dropout, "training": training}),
+        unseen_weight=1.0,
+        allowed=None,
+        seed=0,
+    )
+    assert spread == [dropout] * 3
 
 
 def test_generators_come_back_as_they_went(trained: Generators, tmp_path: Path) -> None:

@@ -173,22 +173,44 @@ def test_an_image_of_void_has_no_loss() -> None:
     assert "mmd" not in losses
 
 
-def test_zs3net_section_9_1_batch_statistics_of_the_network_move(world: World) -> None:
-    torch.manual_seed(0)
-    network = DeepLabV3Plus(tiny.deeplab(), 9)
-    before = {n: t.clone() for n, t in network.state_dict().items()}
-    params = PARAMS.model_copy(update={"epochs": 1})
-    official.fit(
+def test_zs3net_section_4_3_labels_come_to_the_grid_by_the_floor_rule() -> None:
+    """Cells 0 and 1 of three pixels' two take pixels 0 and 1; with corners aligned, 0 and 2."""
+    labels = torch.tensor([[[0, 2, 1]]], dtype=torch.uint8)
+    _, generator, optimisers, _ = run(torch.rand(1, 3, 1, 2), labels)
+    found = [int(torch.nonzero((e == EMBEDDINGS).all(1))) for e, _ in generator.classes]
+    assert found == [0, 2]
+    assert optimisers["generator"].steps == 0, "the image shows an unseen class"
+
+
+def fit_once(world: World, network: DeepLabV3Plus, **changes: object) -> PixelClassifier:
+    """Train for an epoch."""
+    return official.fit(
         network,
         ENCODER,
         images=world.images,
         label_maps=world.image_labels,
         class_embeddings=world.class_embeddings,
         split=tiny.SPLIT,
-        params=params,
+        params=PARAMS.model_copy(update={"epochs": 1, **changes}),
         seed=0,
         compute=tiny.CPU,
     )
+
+
+def test_zs3net_section_4_6_the_head_starts_uniform_between_0_and_1(world: World) -> None:
+    still = OptimiserParams(name="sgd", lr=1e-12)
+    found = fit_once(world, DeepLabV3Plus(tiny.deeplab(), 9), optimiser=still)
+    for start in (found.weight, found.bias):
+        assert 0 <= start.min() < 0.2
+        assert 0.8 < start.max() < 1
+    assert found.weight.mean().item() == pytest.approx(0.5, abs=0.1)
+
+
+def test_zs3net_section_9_1_batch_statistics_of_the_network_move(world: World) -> None:
+    torch.manual_seed(0)
+    network = DeepLabV3Plus(tiny.deeplab(), 9)
+    before = {n: t.clone() for n, t in network.state_dict().items()}
+    fit_once(world, network)
     moved = {n for n, t in network.state_dict().items() if not torch.equal(t, before[n])}
     assert moved
     assert all("running" in n or "num_batches" in n for n in moved)

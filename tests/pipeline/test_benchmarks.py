@@ -3,12 +3,13 @@
 import functools
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from dvc.dependency.param import ParamsDependency
 from dvc.repo import Repo
@@ -17,6 +18,7 @@ from tools.compose_params import PROJECT, compose
 from zslib.benchmark import Split
 from zslib.datasets.context import CONTEXT_33, CONTEXT_CLASSES
 from zslib.errors import InputError
+from zslib.methods.simbaseline.criterion import targets
 from zslib.params import BenchmarkParams, Params, load_params
 
 BENCHMARKS = sorted(path.stem for path in (PROJECT / "conf" / "benchmark").glob("*.yaml"))
@@ -131,28 +133,38 @@ def test_splits_of_another_benchmark_are_not_merged_in() -> None:
 # --- label maps ----------------------------------------------------------------------------------
 
 
+def ranks(labels: np.ndarray, ids: Sequence[int]) -> list[int]:
+    """A row of labels as the proposal network is taught it: which of the classes, 255 for none."""
+    masks, positions = targets(torch.from_numpy(labels), ids, ignore_void=False)
+    found = torch.full(labels.shape, 255)
+    for mask, position in zip(masks, positions, strict=True):
+        found[mask.bool()] = position
+    return found[0].tolist()
+
+
 def test_simbaseline_check_1_coco_ids_are_ranks_of_stored_values() -> None:
     split = split_of("cocostuff-simbaseline")
     every, base = sorted(split.seen + split.unseen), split.seen
+    stored, zebra = np.array([COCO_UNSEEN], np.uint8), np.array([[23]], np.uint8)
     contiguous = [19, 23, 28, 29, 36, 51, 76, 88, 94, 112, 133, 136, 137, 157, 160]
-    assert [every.index(value) for value in COCO_UNSEEN] == contiguous
+    assert ranks(split.scored_labels(stored), every) == contiguous
+    assert ranks(split.seen_labels(stored), base) == [255] * 15
     assert (len(every), len(base)) == (171, 156)
     assert list(split.void) == COCO_EMPTY
-    zebra = 23
-    assert (split.classes[zebra], every.index(zebra), base.index(zebra)) == ("zebra", 22, 21)
+    assert split.classes[23] == "zebra"
+    assert ranks(split.scored_labels(zebra), every) == [22]
+    assert ranks(split.seen_labels(zebra), base) == [21]
 
 
 def test_simbaseline_check_1_voc_label_maps() -> None:
     split = split_of("voc12-simbaseline")
     stored = np.array([[0, 1, 15, 16, 20, 255]], np.uint8)
-    every, novel = sorted(split.seen + split.unseen), split.unseen
-
-    def ranks(labels: np.ndarray, ids: tuple[int, ...] | list[int]) -> list[int]:
-        return [ids.index(v) if v in ids else 255 for v in labels[0].tolist()]
-
+    every = sorted(split.seen + split.unseen)
+    novel = Split.from_ids("novel", split.classes, split.seen, split.void)  # the other way round
     assert ranks(split.scored_labels(stored), every) == [255, 0, 14, 15, 19, 255]
     assert ranks(split.seen_labels(stored), split.seen) == [255, 0, 14, 255, 255, 255]
-    assert ranks(stored, novel) == [255, 255, 255, 0, 4, 255]
+    assert novel.seen == split.unseen
+    assert ranks(novel.seen_labels(stored), split.unseen) == [255, 255, 255, 0, 4, 255]
 
 
 def test_simbaseline_section_1_1_names_are_verbatim() -> None:
@@ -183,6 +195,16 @@ def test_context_classes_are_those_of_the_adapter() -> None:
 
 
 # --- training ------------------------------------------------------------------------------------
+
+
+def test_zs3net_section_5_the_released_graph_context_runs_where_it_was_published() -> None:
+    for benchmark in BENCHMARKS:
+        params = params_of(benchmark)
+        expected = params.splits if benchmark == "context" else []
+        assert params.zs3net.graph.official_splits == expected, benchmark
+    context = params_of("context")
+    assert context.splits == ["u2", "u4", "u6", "u8", "u10"]
+    assert context.zs3net.graph.official_epochs == 100
 
 
 @pytest.mark.parametrize(

@@ -71,17 +71,25 @@ class TestNames:
             ("potted_plant", "token", WORDS["potted_plant"]),
             ("potted-plant", "token", WORDS["potted_plant"]),
             ("potted plant", "mean", [0, 2, 2, 0.5]),
-            ("potted_plant", "mean", [0, 2, 2, 0.5]),
+            ("potted_plant", "mean", WORDS["potted_plant"]),  # an underscore asks for the token
+            ("potted_plant wood", "mean", [0, 4 / 3, 10 / 3, 1]),  # and there is none
             ("floor-wood", "mean", [1, 0, 3, 2]),
             ("floor-wood", "token", [1, 0, 3, 2]),  # no such token: falls back to the mean
             ("pottedplant", "token", WORDS["potted_plant"]),
             ("pottedplant", "mean", [0, 2, 2, 0.5]),
+            ("flowerpot", "mean", WORDS["potted_plant"]),
             ("tvmonitor", "token", WORDS["tv"]),
-            ("floor", "token", WORDS["floor"]),  # a name that is there needs no alias
+            (
+                "floor",
+                "token",
+                WORDS["cat"],
+            ),  # an alias is wanted, whether the name is there or not
+            ("wood", "mean", WORDS["wood"]),  # but for one that is not there
         ],
     )
     def test_rule(self, keyed_vectors, name, multiword, expected):
-        aliases = {"tvmonitor": "tv", "pottedplant": "potted plant", "floor": "cat"}
+        aliases = {"tvmonitor": "tv", "pottedplant": "potted plant", "flowerpot": "potted_plant"}
+        aliases |= {"floor": "cat", "wood": "fire wood"}
         row = class_vector(name, keyed_vectors, aliases=aliases, multiword=multiword, source="f")
         assert row.dtype == np.float32
         np.testing.assert_array_equal(row, np.float32(expected))
@@ -248,6 +256,20 @@ class TestRecipes:
         np.testing.assert_allclose(np.linalg.norm(scaled, axis=1).max(), 1, rtol=1e-5)
 
     @given(cases)
+    def test_max_each_is_one_scalar_per_source(self, case):
+        two = random_sources(2, case)
+        expected = np.hstack([class_embeddings([source], "max") for source in two])
+        np.testing.assert_array_equal(class_embeddings(two, "max_each"), expected)
+
+    @given(cases)
+    def test_unit_joint_keeps_the_proportions_of_the_raw_rows(self, case):
+        two = random_sources(2, case)
+        raw, joint = class_embeddings(two, "none"), class_embeddings(two, "unit_joint")
+        np.testing.assert_allclose(np.linalg.norm(joint, axis=1), 1, atol=1e-6)
+        norms = np.linalg.norm(raw.astype(np.float64), axis=1, keepdims=True)
+        np.testing.assert_allclose(joint, raw / norms, rtol=1e-5)
+
+    @given(cases)
     def test_none_is_the_raw_rows_in_the_given_order(self, case):
         first, second = random_sources(2, case)
         raw = np.hstack([second.rows, first.rows])
@@ -395,3 +417,38 @@ class TestPublishedFiles:
         published = self.table("spnet_cocostuff182_word2vec-300.bin", ["floor-wood"]).rows[0]
         found = cosines(np.stack([published, mean, unit_mean]).astype(np.float64))[0]
         np.testing.assert_allclose(found[1:], [1.0, 0.99953], atol=5e-6)
+
+    def test_joem_section_6_divides_each_source_by_its_own_largest_norm(self):
+        """JoEm's second setting: the first 21 rows of CaGNet's Context files, 15 classes seen."""
+        files = ("cagnet_context34_word2vec-300.bin", "cagnet_context34_fasttext-300.bin")
+        sources = [self.table(file) for file in files]
+        voc = [ClassVectors(s.source, s.classes[:21], s.rows[:21], {}) for s in sources]
+        norms = [np.linalg.norm(source.rows, axis=1) for source in voc]
+        assert [voc[0].classes[row.argmax()] for row in norms] == ["motorbike", "aeroplane"]
+        np.testing.assert_allclose([row.max() for row in norms], [3.3370, 5.0663], atol=5e-5)
+
+        embeddings = class_embeddings(voc, "max_each").astype(np.float64)
+        lengths = np.linalg.norm(embeddings, axis=1)
+        np.testing.assert_allclose([lengths.min(), lengths.max()], [0.92, 1.41], atol=5e-3)
+
+        seen = embeddings[1:16]
+        distances = np.linalg.norm(seen[:, None] - seen, axis=2)
+        pairs = distances[~np.eye(15, dtype=bool)]
+        found = [pairs.min(), pairs.mean(), pairs.max()]  # joem §3.3
+        np.testing.assert_allclose(found, [0.904, 1.512, 1.757], atol=6e-4)
+        own = 1 / np.exp(-5 * distances).sum(axis=1)
+        np.testing.assert_allclose([own.min(), own.max()], [0.979, 0.995], atol=6e-4)
+
+    def test_cagnet_section_7_as_released_for_context(self):
+        """Of raw rows side by side, fastText holds two thirds of the energy."""
+        files = ("cagnet_context34_fasttext-300.bin", "cagnet_context34_word2vec-300.bin")
+        fasttext, word2vec = (self.table(file) for file in files)
+        named = ClassVectors("word2vec", fasttext.classes, word2vec.rows, {})
+        embeddings = class_embeddings([fasttext, named], "unit_joint")
+        shares = (embeddings[1:, :300] ** 2).sum(axis=1)
+        found = [shares.min(), shares.mean(), shares.max()]
+        np.testing.assert_allclose(found, [0.639, 0.675, 0.732], atol=6e-4)
+        cat, dog = (embeddings[fasttext.classes.index(name)] for name in ("cat", "dog"))
+        np.testing.assert_allclose(cat[:3], (-0.026173, -0.0180975, 0.019967), atol=1e-6)
+        assert (cat[:300] ** 2).sum() == pytest.approx(0.6572425, abs=1e-6)
+        assert cat @ dog == pytest.approx(0.7029618, abs=1e-6)

@@ -9,7 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zslib.losses import guarded_root, squared_mmd, weighted_cross_entropy
+from zslib.losses import (
+    gaussian_similarity,
+    guarded_root,
+    squared_mmd,
+    weighted_cross_entropy,
+)
 
 RELEASED = (2, 5, 10, 20, 40, 80)
 PAPER = (2, 5, 10, 20, 40, 60)
@@ -66,6 +71,14 @@ def test_zs3net_oracle_2_mmd_of_unequal_sizes() -> None:
     generated = torch.cat([GENERATED, rows((0, 3))])
     assert mmd(generated, REAL) == pytest.approx(0.817552575, abs=1e-9)
     assert mmd(REAL, generated) == pytest.approx(0.817552575, abs=1e-9)
+
+
+def test_zs3net_oracle_2_with_sizes_swapped_as_released() -> None:
+    """Then a generated row has the sign of real ones."""
+    generated = torch.cat([GENERATED, rows((0, 3))])
+    swapped = torch.tensor([1 / 2] * 2 + [-1 / 3] * 3, dtype=torch.float64)
+    released = swapped @ gaussian_similarity(torch.cat([generated, REAL]), RELEASED) @ swapped
+    assert released.sqrt().item() == pytest.approx(1.389333550, abs=1e-9)
 
 
 def test_zs3net_oracle_2_single_points_at_distance_two() -> None:

@@ -1,6 +1,7 @@
-"""Oracle checks of the metrics (zs3net §11.4, §11.5; spnet S10), and invariants."""
+"""Oracle checks of the metrics (zs3net §11.4, §11.5; spnet S10; simbaseline §12.4), and invariants."""
 
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from zslib.metrics import (
+    AbsentRule,
     bootstrap_intervals,
     class_iou,
     confusion_matrix,
@@ -24,6 +26,7 @@ from zslib.metrics import (
 ORACLE_4 = np.array([[50, 2, 3, 1], [4, 20, 6, 0], [5, 5, 10, 2], [1, 0, 4, 15]])
 ORACLE_5 = np.array([[50, 2, 3, 0], [4, 20, 6, 0], [5, 5, 10, 0], [0, 0, 0, 0]])
 J9 = np.array([[80, 10, 10], [5, 40, 5], [6, 14, 20]])
+RULES = get_args(AbsentRule)
 
 matrices = arrays(np.int64, (4, 4), elements=st.integers(0, 1000))
 pixels = st.integers(0, 300).flatmap(
@@ -53,7 +56,7 @@ pixels = st.integers(0, 300).flatmap(
         "fwiou_unseen": 0.151009317,
     }.items(),
 )
-@pytest.mark.parametrize("absent", ["skip", "zero"])
+@pytest.mark.parametrize("absent", RULES)
 def test_zs3net_oracle_4_all_figures(figure: str, value: float, absent: str) -> None:
     result = scores(ORACLE_4, seen=(0, 1), unseen=(2, 3), absent=absent)
     assert result[figure] == pytest.approx(value, abs=1e-8)
@@ -113,6 +116,36 @@ def test_spnet_s10_class_without_ground_truth(predicted: int, absent: str, expec
     assert result["miou_seen"] == pytest.approx(expected, abs=1e-6)
 
 
+UNLABELLED = confusion_matrix(
+    np.array([0, 0, 0, 0, 1, 1, 2, 2, 2, 255, 255, 1], np.uint8),
+    np.array([0, 0, 1, 2, 1, 1, 2, 2, 3, 3, 0, 0], np.uint8),
+    4,
+)
+"""Class 3 is predicted, and no pixel has it."""
+
+
+def test_simbaseline_check_4_counts() -> None:
+    correct, labelled, predicted = marginals(UNLABELLED)
+    assert labelled.tolist() == [4, 3, 3, 0]
+    assert predicted.tolist() == [3, 3, 3, 1], "what is predicted on void costs nothing"
+    assert (correct / (labelled + predicted - correct)).tolist() == [0.4, 0.5, 0.5, 0]
+
+
+@pytest.mark.parametrize(
+    ("absent", "miou", "unseen", "hiou"),
+    [
+        ("skip", 0.35, 0.25, 0.32142857),
+        ("zero", 0.35, 0.25, 0.32142857),
+        ("skip_unlabelled", 0.46666667, 0.5, 0.47368421),
+    ],
+)
+def test_simbaseline_check_4_metrics(absent: str, miou: float, unseen: float, hiou: float) -> None:
+    found = scores(UNLABELLED, seen=(0, 1), unseen=(2, 3), absent=absent)
+    expected = {"miou": miou, "miou_seen": 0.45, "miou_unseen": unseen, "hiou": hiou}
+    expected |= {"pixel_accuracy": 0.6}
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-8)
+
+
 @settings(deadline=None)
 @given(pixels)
 def test_confusion_matrix_equals_sklearns_and_torchmetrics(
@@ -157,7 +190,7 @@ def test_a_prediction_that_is_no_class_is_refused(prediction: int, label: int) -
 
 
 @settings(deadline=None)
-@given(matrices, st.sampled_from(["skip", "zero"]))
+@given(matrices, st.sampled_from(RULES))
 def test_hiou_lies_between_the_two_means_and_every_figure_is_a_fraction(
     matrix: np.ndarray, absent: str
 ) -> None:
@@ -206,11 +239,12 @@ def test_bootstrap_of_equal_images_has_no_width() -> None:
         assert intervals[figure] == pytest.approx((value, value), abs=1e-8)
 
 
-@pytest.mark.parametrize("absent", ["skip", "zero"])
-def test_bootstrap_treats_absent_classes_as_the_scores_do(absent: str) -> None:
-    per_image = np.stack([marginals(ORACLE_5)] * 5)
+@pytest.mark.parametrize("matrix", [ORACLE_5, UNLABELLED], ids=["absent", "unlabelled"])
+@pytest.mark.parametrize("absent", RULES)
+def test_bootstrap_treats_absent_classes_as_the_scores_do(matrix: np.ndarray, absent: str) -> None:
+    per_image = np.stack([marginals(matrix)] * 5)
     groups = {"seen": (0, 1, 3), "unseen": (2,)}
     intervals = bootstrap_intervals(per_image, **groups, absent=absent, samples=20, seed=0)
-    expected = scores(ORACLE_5, **groups, absent=absent)
+    expected = scores(matrix, **groups, absent=absent)
     for figure, (low, high) in intervals.items():
         assert (low, high) == pytest.approx((expected[figure],) * 2), figure

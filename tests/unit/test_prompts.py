@@ -10,6 +10,7 @@ from gensim.models import KeyedVectors
 from tests import tiny
 from tests.unit.tiny_clip import tiny_clip
 from zslib.artifacts.maps import open_labels
+from zslib.datasets.views import BatchOrder
 from zslib.errors import ArtifactError, InputError
 from zslib.params import PromptTraining
 from zslib.training import Checkpoint, SingleProcess
@@ -24,7 +25,7 @@ from zslib.vision_language.pools import (
 )
 from zslib.vision_language.prompts import Prompts, fit, learning_rate, prompt_tokens
 from zslib.vision_language.templates import IMAGENET, TEMPLATES, VILD, sentence
-from zslib.vision_language.text import TemplateText, write_word_vectors
+from zslib.vision_language.text import TemplateText, bare_names, write_word_vectors
 
 NAMES = ("zebra", "polar bear", "red bus", "wall-concrete")
 PARAMS = PromptTraining(samples_per_class=6, steps=30, batch_size=8, warmup_steps=2)
@@ -79,6 +80,15 @@ def test_text_vectors_are_word_vectors_like_any_other(model, tmp_path):
     read = KeyedVectors.load_word2vec_format(str(tmp_path / "vectors.bin"), binary=True)
     assert read.index_to_key == ["zebra", "polar_bear", "red_bus", "wall-concrete"]
     np.testing.assert_array_equal(read["polar_bear"], vectors.rows[1])
+
+
+def test_bare_names_are_read_in_no_template_and_keep_their_length(model):
+    """sazs §2.1: the same directions as unit vectors have, and lengths of their own."""
+    rows = bare_names(model, NAMES).rows
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    np.testing.assert_allclose(rows / norms, model.embed_texts(NAMES).numpy(), atol=1e-6)
+    assert abs(norms - 1).min() > 0.01
+    assert np.ptp(norms) > 0.01
 
 
 # --- the layout of a learned prompt: check 8 -----------------------------------------------------
@@ -241,6 +251,38 @@ def test_a_step_is_no_longer_than_its_clipped_gradient_allows(model, seen):
         model, seen, PARAMS.model_copy(update={"steps": 1, "warmup_steps": 0, "weight_decay": 0.0})
     )
     assert 0 < (after.context - before.context).norm() <= 0.02 * 0.01 * 1.001
+
+
+def test_section_4_a_context_begins_small(model):
+    torch.manual_seed(0)
+    assert Prompts(model, 400).context.std().item() == pytest.approx(0.02, rel=0.02)
+
+
+def test_section_4_the_loss_is_of_a_hundred_times_the_cosine(model, seen):
+    curves = tiny.RecordedCurves()
+    learn(model, seen, PARAMS.model_copy(update={"steps": 1}), curves=curves)
+    views = RegionViews(*seen, tiny.SPLIT.seen, PARAMS, (model.image_size,) * 2, seed=0)
+    (first,) = BatchOrder(len(views), PARAMS.batch_size, seed=0).batches(0, 1)
+    regions, labels = zip(*(views[key] for key in first), strict=True)
+    torch.manual_seed(0)
+    prompts = Prompts(model, PARAMS.tokens)
+    names = prompts.ids([tiny.CLASSES[c] for c in tiny.SPLIT.seen])
+    with torch.no_grad():
+        cosines = model.embed_images(torch.stack(regions)) @ prompts(names).T
+    expected = torch.nn.functional.cross_entropy(100 * cosines, torch.tensor(labels))
+    assert curves.series("loss") == pytest.approx([expected.item()], rel=1e-4)
+
+
+def test_section_4_decay_and_momentum_act_on_the_context(model, seen):
+    """Two steps on next to no gradient: what moves is the decay, at the cosine's rates."""
+    assert (PUBLISHED.lr, PUBLISHED.momentum, PUBLISHED.weight_decay) == (0.02, 0.9, 0.0005)
+    recipe = {"gradient_clip": 1e-9, "lr": 0.5, "weight_decay": 0.2, "warmup_steps": 0, "steps": 2}
+    found = learn(model, seen, PARAMS.model_copy(update=recipe)).context
+    torch.manual_seed(0)
+    start = Prompts(model, PARAMS.tokens).context
+    first = start * (1 - 0.5 * 0.2)
+    second = first - 0.25 * (0.9 * 0.2 * start + 0.2 * first)
+    torch.testing.assert_close(found, second, atol=1e-7, rtol=1e-4)
 
 
 def test_released_crops_are_learned_from_as_well(model, seen):

@@ -63,6 +63,11 @@ def test_sazs_oracle_1_four_nodes() -> None:
     np.testing.assert_allclose(first, [0.362803, 0.326696, -0.382994, -0.341989], atol=1e-5)
     degrees = np.diag([2.0, 2.1, 1.9, 2.0])
     np.testing.assert_allclose(found.vectors @ degrees @ found.vectors.T, np.eye(4), atol=1e-6)
+    rows = found.vectors @ degrees
+    unnormalised = rows.T * found.eigenvalues @ rows
+    np.testing.assert_allclose(unnormalised, degrees - FOUR, atol=1e-6)
+    expected = [0, 0.294113, 1.670324, 2.035563]
+    np.testing.assert_allclose(np.linalg.eigvalsh(unnormalised), expected, atol=1e-6)
 
 
 def test_sazs_oracle_1_without_self_loops() -> None:
@@ -99,6 +104,22 @@ def test_sazs_oracle_3_colour_graph() -> None:
     assert set(np.diag(graph)) == {4}
     assert set(np.unique(graph)) <= {0, 1, 2, 3, 4}
     np.testing.assert_array_equal(graph, graph.T)
+
+
+def test_sazs_4_1_neighbours_in_colour_and_place() -> None:
+    """20 where place weighs 2.0 beside colour, 10 where it weighs 0.1; counted in both directions."""
+    image, side = picture(), 28
+    place = np.linspace(0, 1, side)
+    places = np.stack(np.meshgrid(place, place), axis=-1).reshape(-1, 2)
+    expected = np.zeros((side * side, side * side))
+    for count, weight in ((20, 2.0), (10, 0.1)):
+        points = np.hstack([image.reshape(-1, 3) / 255, weight * places])
+        distances = np.square(points[:, None] - points).sum(2)
+        nearest = np.argsort(distances, axis=1)[:, :count]
+        directed = np.zeros_like(expected)
+        np.put_along_axis(directed, nearest, 1, axis=1)
+        expected += directed + directed.T
+    np.testing.assert_array_equal(colour_affinity(image, (side, side)).toarray(), expected)
 
 
 def test_the_image_is_averaged_when_it_shrinks() -> None:

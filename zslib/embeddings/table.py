@@ -2,7 +2,8 @@
 
 A file holds the raw rows of one source (word2vec, fastText, ...), never normalised: every method
 picks its own recipe at load. ZS3Net takes one source raw or divided by its largest row norm
-(zs3net §3); SPNet takes two, each to unit norm, side by side, to unit norm again (spnet §6).
+(zs3net §3); SPNet takes two, each to unit norm, side by side, to unit norm again (spnet §6); JoEm's
+second setting the same two, each divided by its own largest row norm (joem §6).
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from zslib.errors import InputError
 
 VECTORS = Schema("vectors/1", "vectors or embeddings")
 
-Normalisation = Literal["none", "unit", "max"]
+Normalisation = Literal["none", "max", "max_each", "unit", "unit_joint"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +65,11 @@ def class_embeddings(
 
     - `none`: the raw rows.
     - `max`: everything divided by the largest row norm, one scalar (zs3net §3, VOC).
+    - `max_each`: every source divided by the largest norm of its own rows (joem §6).
     - `unit`: every source row to unit norm, concatenated in the given order, the result to unit
       norm (spnet §6): the cosine of two classes is then the mean of their cosines per source.
+    - `unit_joint`: the raw rows side by side to unit norm, so that the source of longer rows weighs
+      more (cagnet §7, released for Pascal-Context).
 
     Raises:
         InputError: no source; the sources do not list the same classes in the same order; two
@@ -126,15 +130,29 @@ def _over_largest_norm(rows: list[np.ndarray]) -> np.ndarray:
     return table / np.linalg.norm(table, axis=1).max()
 
 
+def _each_over_its_largest_norm(rows: list[np.ndarray]) -> np.ndarray:
+    return np.hstack([_over_largest_norm([source]) for source in rows])
+
+
 def _unit_each_and_joint(rows: list[np.ndarray]) -> np.ndarray:
     return _unit_rows(np.hstack([_unit_rows(r) for r in rows]))
+
+
+def _unit_joint(rows: list[np.ndarray]) -> np.ndarray:
+    return _unit_rows(np.hstack(rows))
 
 
 def _unit_rows(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-_RECIPES = {"none": _side_by_side, "max": _over_largest_norm, "unit": _unit_each_and_joint}
+_RECIPES = {
+    "none": _side_by_side,
+    "max": _over_largest_norm,
+    "max_each": _each_over_its_largest_norm,
+    "unit": _unit_each_and_joint,
+    "unit_joint": _unit_joint,
+}
 
 
 def _equal_pair(rows: np.ndarray) -> tuple[int, int] | None:

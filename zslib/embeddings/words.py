@@ -90,25 +90,34 @@ def class_vector(
 ) -> np.ndarray:
     """Return the raw vector (d,) float32 of one class.
 
-    A name that the file has is taken as it is; else its alias, if it has one, is looked up in its
-    place ("tvmonitor" -> "tv"). A name of one word is its token. Of several (separated by spaces,
-    underscores or hyphens: a suffix counts as a word), `mean` averages the raw vectors; `token`
-    looks for the joined token ("potted_plant") first and averages where there is none.
+    An alias is looked up in place of its class ("tvmonitor" -> "tv"); where the file lacks it, as
+    those do that hold the class names themselves, the name is. One word is its token. Of several
+    (separated by spaces, underscores or hyphens: a suffix counts as a word), `mean` averages the raw
+    vectors; `token` looks for the joined token first and averages where there is none. What is
+    written with an underscore ("potted_plant") is looked for as a token by both.
 
     Raises:
         InputError: a word is not in the vocabulary (and has no subwords), or its vector is zero or
             not finite.
     """
-    text = name if "_".join(name.split()) in vectors.key_to_index else aliases.get(name, name)
-    words = [word for word in re.split(r"[\s_-]+", text) if word]
+    texts = (aliases.get(name, name), name)
+    readings = [_tokens(text, vectors, multiword) for text in texts]
+    known = (words for words in readings if words and all(word in vectors for word in words))
+    words = next(known, readings[0])
     if not words:
         raise InputError(f"{source}: class '{name}' has no word to look up; correct the name")
-    if multiword == "token":
-        # In the vocabulary itself: subwords would compose a vector for any joined token.
-        tokens = ("_".join(text.split()), "_".join(words))
-        words = next(([token] for token in tokens if token in vectors.key_to_index), words)
     raw = [_word_vector(word, vectors, name=name, source=source) for word in words]
     return np.asarray(np.mean(raw, axis=0, dtype=np.float64), np.float32)
+
+
+def _tokens(text: str, vectors: "gensim.models.KeyedVectors", multiword: MultiWord) -> list[str]:
+    """Return the words whose vectors are averaged, or the one token that they are joined to."""
+    words = [word for word in re.split(r"[\s_-]+", text) if word]
+    if words and (multiword == "token" or "_" in text):
+        # In the vocabulary itself: subwords would compose a vector for any joined token.
+        tokens = ("_".join(text.split()), "_".join(words))
+        return next(([token] for token in tokens if token in vectors.key_to_index), words)
+    return words
 
 
 def _word_vector(

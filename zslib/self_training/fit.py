@@ -3,6 +3,7 @@
 The classifier labels the unlabelled images at their own resolution; then its layers are trained, from
 where they stand, on all truly labelled and all pseudo-labelled cells of the feature cache. The
 backbone stays frozen. The rule's parameter is chosen on held-out seen classes, as every free choice.
+CaGNet trains its generator along, and finetunes a second time after it (cagnet §6): not here.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

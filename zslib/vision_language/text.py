@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float32
 
 from zslib.artifacts.schemas import Schema
@@ -77,6 +78,14 @@ class TemplateText:
         made_from: Mapping[str, Any] = {"templates": templates, "model": self.key}
         rows = self.mean(TEMPLATES[templates])  # type: ignore[index]
         return ClassVectors(f"clip-{templates}", self.names, rows, made_from)
+
+
+@torch.no_grad()
+def bare_names(model: VisionLanguageModel, names: Sequence[str]) -> ClassVectors:
+    """Return the vectors of names in no template, of the length that the model gives them (sazs §2.1)."""
+    tokens = model.tokenizer(list(names), padding=True, return_tensors="pt").to(model.clip.device)
+    rows = model.clip.get_text_features(**tokens).pooler_output.cpu().numpy()
+    return ClassVectors("clip-bare", tuple(names), rows, {"model": model.key})
 
 
 def write_word_vectors(path: Path, vectors: ClassVectors) -> None:

@@ -52,7 +52,7 @@ class WindowSampler:
         *,
         side: int,
         batch_size: int,
-        rows: int,
+        rows: int | None,
     ) -> None:
         self._maps, self._grids = maps, grids
         self._side, self._batch_size, self._rows = side, batch_size, rows
@@ -98,7 +98,7 @@ class RowSampler:
     """Rows of some images of a bank, among those allowed."""
 
     def __init__(
-        self, bank: PixelBank, allowed: Bool[np.ndarray, " n"], *, batch_size: int, rows: int
+        self, bank: PixelBank, allowed: Bool[np.ndarray, " n"], *, batch_size: int, rows: int | None
     ) -> None:
         self._batch_size, self._rows = batch_size, rows
         bounds = zip(bank.offsets, bank.offsets[1:], strict=False)
@@ -118,8 +118,8 @@ class RowSampler:
         return _some(rows, self._rows, rng)
 
 
-def _some(items: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Choose at most `count` of the items, in their order."""
-    if len(items) <= count:
+def _some(items: np.ndarray, count: int | None, rng: np.random.Generator) -> np.ndarray:
+    """Choose at most `count` of the items, in their order; None: all."""
+    if count is None or len(items) <= count:
         return items
     return items[np.sort(rng.choice(len(items), count, replace=False))]

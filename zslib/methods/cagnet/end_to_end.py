@@ -119,7 +119,7 @@ class Pyramid:
         words: Float[Tensor, "256 e"],
         *,
         scales: Sequence[float],
-        rows: int,
+        rows: int | None,
         label_rule: str,
     ) -> None:
         self._network, self._context, self._normalise = network, context, normalise

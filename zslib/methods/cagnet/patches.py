@@ -140,11 +140,10 @@ class PatchSource:
         *,
         side: int,
         batch_size: int,
-        rows: int,
+        rows: int | None,
     ) -> None:
-        every = batch_size * side**2
         self._sampler = WindowSampler(
-            maps, list(grids), side=side, batch_size=batch_size, rows=every
+            maps, list(grids), side=side, batch_size=batch_size, rows=None
         )
         self._context, self._words, self._rows = context, words, rows
         self._outside = context.centre.cpu()

@@ -3,8 +3,8 @@
 An auxiliary classifier keeps pixel features apart; boundary-aware regression draws them to the
 prototypes of their classes, mixed across boundaries; semantic consistency keeps prototypes as far
 apart as the class embeddings are. The network starts as the split's seen-only backbone, and its own
-classifier is the auxiliary one. Features and logits are resized with corners aligned, in training
-and at test (joem §9.6).
+classifier is the auxiliary one. Features end in a ReLU, whatever the network (joem §2.1, §2.2).
+Features and logits are resized with corners aligned, in training and at test (joem §9.6).
 """
 
 import copy
@@ -35,7 +35,14 @@ from zslib.methods.joem.objectives import (
     mixing_weights,
     semantic_consistency,
 )
-from zslib.params import FeatureParams, JoemEndToEnd, JoemObjectives, SelectionParams
+from zslib.params import (
+    DeepLabV2Params,
+    FeatureParams,
+    JoemEndToEnd,
+    JoemObjectives,
+    ModelParams,
+    SelectionParams,
+)
 from zslib.prototypes import PrototypeClassifier
 from zslib.training import Losses, TrainState, build_optimiser
 
@@ -66,12 +73,22 @@ def fit(
         with torch.no_grad():
             prototypes = encoder.cpu()(class_embeddings)
         maps_of, dimension = learning.features_of(this.runtime), learning.params.feature_channels
-        classifier = PrototypeClassifier(some.split, prototypes)
+        classifier = PrototypeClassifier(some.split, prototypes, hidden=_relu(backbone.params))
         return Learned(learning, maps_of, dimension, classifier)
 
     learned, choice = learn_and_choose(fitted, images, sigmas, selection, features, run)
     details = {"sigma": choice.describe(images.split.classes)}
     return learned.backbone, replace(learned.classifier, sigma=choice.chosen, meta=details)
+
+
+def _relu(params: ModelParams) -> tuple[Float[Tensor, "d d"], Float[Tensor, " d"]] | None:
+    """Return the ReLU that maps of the network lack, as a layer of the classifier (joem §2.2).
+
+    DeepLabV2's features are unbounded; DeepLabV3+ ends in a ReLU of its own.
+    """
+    if not isinstance(params, DeepLabV2Params):
+        return None
+    return torch.eye(params.feature_channels), torch.zeros(params.feature_channels)
 
 
 def fine_tune(
@@ -106,7 +123,7 @@ def fine_tune(
         pictures, labels = (tensor.to(device) for tensor in batch)
         set_mode(network)
         with run.runtime.autocast():
-            features = network.features(normalise(pictures))
+            features = network.features(normalise(pictures)).relu()
             logits = resize(network.classifier(features), labels.shape[-2:])
         found = losses(
             features.float(),

@@ -22,7 +22,7 @@ from zslib.methods.joem.head import fit_head
 from zslib.methods.joem.objectives import consistency_classes
 from zslib.params import JoemClosedForm, JoemHead, JoemObjectives, SelectionParams
 from zslib.prototypes import PrototypeClassifier
-from zslib.selection import Choice, calibration_matrices, hiou_of, tuning_pairs
+from zslib.selection import Choice, score_strengths
 from zslib.training import Curves, Runtime
 
 Fit = Callable[[Split, DenseMaps], Sequence[PrototypeClassifier]]
@@ -83,14 +83,13 @@ def score_on_held_out(
     inputs: Inputs, fit: Fit, sigmas: Sequence[float], draws: Sequence[Split]
 ) -> Float64[np.ndarray, "draws candidates sigmas"]:
     """Return the hIoU of every candidate with every sigma, in each draw."""
-    table = []
-    for draw in draws:
-        rows = []
-        for classifier in fit(draw, inputs.outside_tuning):
-            pairs = tuning_pairs(inputs.maps.tuning, inputs.labels, draw)
-            matrices = calibration_matrices(classifier, pairs, sigmas)
-            rows.append([hiou_of(matrix, draw) for matrix in matrices])
-        table.append(rows)
+    table = [
+        [
+            score_strengths(classifier, inputs.maps.tuning, inputs.labels, sigmas)
+            for classifier in fit(draw, inputs.outside_tuning)
+        ]
+        for draw in draws
+    ]
     return np.array(table)
 
 

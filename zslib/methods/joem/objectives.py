@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from zslib.benchmark import IGNORE_INDEX, Split
-from zslib.params import JoemMixing, JoemObjectives
+from zslib.params import BACKGROUND, JoemMixing, JoemObjectives
 
 
 def sample_labels(
@@ -83,22 +83,36 @@ def semantic_consistency(
     """Return how far distances of prototypes are from those of embeddings, as a mean KL (joem §3.3).
 
     0 where ||mu_i - mu_j|| = temperature / prototype_temperature ||s_i - s_j|| for all pairs.
-    "released_context" divides by n twice, and adds 1e-8 to squared distances of prototypes.
+    "released_context" divides by n twice.
     """
-    target = F.log_softmax(-objectives.temperature * pairwise_distances(class_embeddings), dim=1)
+    log_p, log_q = neighbourhoods(class_embeddings, prototypes, objectives)
+    loss = F.kl_div(log_q, log_p.detach(), reduction="batchmean", log_target=True)
     released = objectives.consistency == "released_context"
-    if released:
+    return loss / len(prototypes) if released else loss
+
+
+def neighbourhoods(
+    class_embeddings: Float[Tensor, "n e"],
+    prototypes: Float[Tensor, "n d"],
+    objectives: JoemObjectives,
+) -> tuple[Float[Tensor, "n n"], Float[Tensor, "n n"]]:
+    """Return log P and log Q: a row tells how near a class is to each, itself included (joem §3.3).
+
+    "released_context" adds 1e-8 to squared distances of prototypes.
+    """
+    wanted = pairwise_distances(class_embeddings)
+    if objectives.consistency == "released_context":
         found = ((prototypes[:, None] - prototypes[None]).square().sum(-1) + 1e-8).sqrt()
     else:
         found = pairwise_distances(prototypes)
+    log_p = F.log_softmax(-objectives.temperature * wanted, dim=1)
     log_q = F.log_softmax(-objectives.prototype_temperature * found, dim=1)
-    loss = F.kl_div(log_q, target.detach(), reduction="batchmean", log_target=True)
-    return loss / len(prototypes) if released else loss
+    return log_p, log_q
 
 
 def consistency_classes(split: Split) -> tuple[int, ...]:
     """Return the classes whose prototypes are to be consistent: seen, without background (joem §3.3)."""
-    return tuple(c for c in split.seen if split.classes[c] != "background")
+    return tuple(c for c in split.seen if split.classes[c] != BACKGROUND)
 
 
 def descend(

@@ -25,7 +25,6 @@ from zslib.features import sample_ids
 from zslib.fine_tuning import LabelledImages, Run, choose_strength, learn, require_a_batch
 from zslib.held_out import draw_held_out
 from zslib.methods.sazs.items import (
-    BACKGROUND,
     ClassOrder,
     Items,
     ItemViews,
@@ -37,6 +36,7 @@ from zslib.methods.sazs.networks import ShapeAware, Trained
 from zslib.methods.sazs.objectives import losses
 from zslib.methods.sazs.shape import DistanceRegressor
 from zslib.params import (
+    BACKGROUND,
     FeatureParams,
     SazsModel,
     SazsObjectives,

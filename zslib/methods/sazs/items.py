@@ -14,17 +14,14 @@ from zslib.datasets.folds import Pair
 from zslib.datasets.views import BatchOrder, TrainingViews, training_view
 from zslib.errors import InputError
 from zslib.fine_tuning import LabelledImages
-from zslib.params import AugmentationParams
-
-BACKGROUND = "background"
-"""Never the class of an item: it is what "others" is the text of."""
+from zslib.params import BACKGROUND, AugmentationParams
 
 TURN = 10
 """Degrees."""
 
 
 def named_classes(split: Split, ids: Sequence[int]) -> tuple[int, ...]:
-    """Return those among some classes that an item may name."""
+    """Return those among some classes that an item may name: "others" is the text of background."""
     return tuple(c for c in ids if split.classes[c] != BACKGROUND)
 
 
@@ -35,15 +32,8 @@ def class_vectors(
 
     It is the background's own ("background"), or the mean over the seen classes, of which training
     may make another one.
-
-    Raises:
-        InputError: there is no background.
     """
     background = [c for c, name in enumerate(split.classes) if name == BACKGROUND]
-    if others == "background" and not background:
-        raise InputError(
-            "sazs.objectives.others: no class is called 'background'; use 'mean' or 'learned'"
-        )
     if others == "background":
         return embeddings, embeddings[background[0]]
     mean = embeddings[list(named_classes(split, split.seen))].mean(0)
