@@ -54,16 +54,18 @@ deps: .venv/.installed  ## write each stage's zslib modules into the dvc.yaml fi
 params: .venv/.installed  ## write params.yaml from conf/ (ARGS="benchmark=voc12 ...": another choice)
 	$(PY) -m tools.compose_params $(ARGS)
 
+# uv.lock names files on pypi.org. Behind a mirror that only pip knows, pip installs the same versions.
+# No $(MAKE) in the rule below: make runs such lines even under -n.
+define pip_sync
+$(PY) -m uv export --frozen --quiet --no-emit-project --output-file .venv/requirements.txt && \
+$(PY) -m pip install --quiet --require-hashes --requirement .venv/requirements.txt && \
+$(PY) -m pip install --quiet --no-deps --editable .
+endef
+
 .venv/.installed: uv.lock pyproject.toml
+	@test ! -L .venv || { echo ".venv is a link to another folder's environment; remove it, and this folder gets its own"; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit("$(PYTHON) is too old: 3.11 or newer, please (make env PYTHON=...)" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(PY) -m uv sync --frozen --python $(PY) || $(MAKE) --no-print-directory pip-sync
+	$(PY) -m uv sync --frozen --python $(PY) || { $(pip_sync); }
 	@touch $@
-
-# uv.lock names files on pypi.org. Behind a mirror that only pip knows, pip installs the same versions.
-.PHONY: pip-sync
-pip-sync:
-	$(PY) -m uv export --frozen --quiet --no-emit-project --output-file .venv/requirements.txt
-	$(PY) -m pip install --quiet --require-hashes --requirement .venv/requirements.txt
-	$(PY) -m pip install --quiet --no-deps --editable .

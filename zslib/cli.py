@@ -47,7 +47,10 @@ def command(function: Callable[..., None]) -> click.Command:
 @click.option("--layout", type=click.Choice(get_args(Layout)), help="Instead of dataset.layout.")
 @click.option("--lists", type=click.Choice(get_args(VocLists)), help="Instead of dataset.lists.")
 def doctor(params: Path, root: str | None, layout: str | None, lists: str | None) -> None:
-    """Check every file of a dataset, say what is wrong and what its images hold."""
+    """Check every file of a dataset, say what is wrong and what its images hold.
+
+    Its classes are taken to be those of the benchmark in the parameters.
+    """
     from zslib.datasets.doctor import diagnose
 
     known = load_params(params)
@@ -60,7 +63,8 @@ def doctor(params: Path, root: str | None, layout: str | None, lists: str | None
     for summary in found.summary:
         if summary.images:
             click.echo(_described(summary, classes, known.dataset.published or {}))
-    _close(len(found.problems), f"problem(s) in {chosen['root']}")
+    benchmark = f"with the {len(classes)} classes of benchmark '{known.benchmark.name}' ({params})"
+    _close(len(found.problems), f"problem(s) in {chosen['root']}, {benchmark}")
 
 
 @command
@@ -168,18 +172,56 @@ def import_checkpoint(params: Path, kind: str, split: str | None, **options: Any
     if kind not in IMPORTS:
         raise InputError(f"--as: '{kind}' is not one of {', '.join(IMPORTS)}; choose one of them")
     known = load_params(params)
-    request = Request(params=known, split=split or _first_split(known), **options)
+    request = Request(params=known, split=_split(known, split), **options)
     for remark in IMPORTS[kind](request):
         click.echo(remark)
     click.echo(f"{request.out}: written")
 
 
-def _first_split(params: Params) -> str:
-    """Return the split that comes first. Raises InputError if nothing is trained there."""
+@command
+@PARAMS
+@click.argument("model")
+@click.option("--source", default="clip", show_default=True, help="Whose aliases are in force.")
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+def text_vectors(params: Path, model: str, source: str, out: Path) -> None:
+    """Write CLIP's text vectors of the classes as a file of word vectors, for `vectors.sources`.
+
+    MODEL is a name on transformers' hub, or a folder. Names are read as they are, in no template, and
+    their vectors are not normalised. An alias that the source has for a class is read in its place.
+    """
+    from zslib.artifacts import publish
+    from zslib.vision_language.model import VisionLanguageModel
+    from zslib.vision_language.text import bare_names, write_word_vectors
+
+    known = load_params(params)
+    sources = known.vectors.sources
+    if source not in sources:
+        raise InputError(f"--source: '{source}' is not one of {', '.join(sources)}; choose one")
+    aliases = sources[source].aliases
+    names = [aliases.get(name, name) for name in known.benchmark.classes]
+    vectors = bare_names(VisionLanguageModel.named(model), names)
+    with publish(out) as temporary:
+        write_word_vectors(temporary, vectors)
+    click.echo(f"{out}: written")
+
+
+def _split(params: Params, given: str | None) -> str:
+    """Return the split asked for, or the one that comes first.
+
+    Raises:
+        InputError: nothing is trained in this benchmark, or it has no such split.
+    """
+    described = params.benchmark
+    if given in described.unseen:
+        return given
     if not params.splits:
-        described = params.benchmark
         raise InputError(
             f"benchmark {described.name}: nothing is trained there; take {described.trained_on}"
+        )
+    if given is not None:
+        known = ", ".join(described.unseen)
+        raise InputError(
+            f"--split: '{given}' is not one of {described.name}'s, {known}; choose one of them"
         )
     return params.splits[0]
 
@@ -217,36 +259,46 @@ def predict(
     Writes picture.png with a legend, labels.png, confidence.png (white is sure) and prediction.json
     into a folder.
     """
-    from zslib.predict import Artifacts, chosen_params, class_names, named_paths
+    from zslib.predict import Artifacts, chosen_params, class_names, named_paths, readable
     from zslib.predict import predict as predicted
 
     names, known = class_names(classes), chosen_params(params, benchmark)
-    root = Path("artifacts") / known.benchmark.name
-    artifacts = Artifacts(root, split or _first_split(known), named_paths(given))
+    artifacts = Artifacts.of(
+        known, _split(known, split), named_paths(given), in_force=load_params(params)
+    )
     folder = out or Path(f"{image.stem}-{method}")
     for entry in predicted(method, image, names, known, artifacts, out=folder):
         sure = "" if entry["share"] == 0 else f", confidence {entry['mean_confidence']:.2f}"
         kind = "seen" if entry["seen"] else "unseen"
         click.echo(f"{entry['name']} ({kind}): {entry['share']:.1%} of the pixels{sure}")
-    click.echo(f"{folder}: written")
+    click.echo(f"{readable(str(folder))}: written")
 
 
 @command
 @click.option("--cache", type=click.Path(path_type=Path), help="Instead of the project's cache.")
 @click.option("--delete", is_flag=True, help="Remove what is damaged; `dvc repro` makes it anew.")
 def fsck(cache: Path | None, delete: bool) -> None:
-    """Hash every object of the DVC cache again and compare with its name."""
-    from zslib.fsck import find_cache, find_damage, remove_damage
+    """Hash every object of the DVC cache again and compare with its name.
+
+    Files that are no objects of DVC stay as they are.
+    """
+    from zslib.fsck import examine, find_cache, given_cache, remove_damage
 
     project = Path.cwd()
-    count, damages = find_damage(cache or find_cache(project))
-    for damage in damages:
+    folder = given_cache(cache) if cache else find_cache(project)
+    found = examine(folder)
+    for damage in found.damages:
         click.echo(str(damage))
-    if damages and delete:
-        for path in remove_damage(project, damages):
+    if found.foreign:
+        count, first = len(found.foreign), found.foreign[0]
+        click.echo(f"{folder}: {count} file(s) are no objects of DVC and stay, such as {first}")
+    if not found.objects:
+        click.echo(f"{folder}: holds no objects; is it the folder of a DVC cache?")
+    if found.damages and delete:
+        for path in remove_damage(project, found.damages):
             click.echo(f"{path}: removed, its content was damaged too")
-        click.echo(f"{len(damages)} of {count} objects removed; now run `dvc repro`")
-    _close(len(damages), f"damaged of {count} objects")
+        click.echo(f"{len(found.damages)} of {found.objects} objects removed; now run `dvc repro`")
+    _close(len(found.damages), f"damaged of {found.objects} objects")
 
 
 def _close(problems: int, what: str) -> None:

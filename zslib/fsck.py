@@ -1,19 +1,23 @@
 """Re-hash the DVC cache: DVC trusts the name of a cached object and never looks inside again.
 
 An object's name is the md5 of its content (folders have a listing, `.dir`, named the same way). A
-flipped byte, a truncation, a write through a hard link: each shows as a name that does not fit.
+flipped byte, a truncation, a write through a hard link: each shows as a name that does not fit. What
+has no such name is foreign, and none of our business.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zslib.errors import InputError
+
+_OBJECT = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,15 @@ class Damage:
         return f"{self.path}: {self.reason}"
 
 
+@dataclass(frozen=True)
+class Findings:
+    """What a cache holds: how many objects, the damaged ones, and files that are no objects."""
+
+    objects: int
+    damages: tuple[Damage, ...]
+    foreign: tuple[Path, ...]
+
+
 def find_cache(project: Path) -> Path:
     """Return the folder of cached objects, as this project's DVC configuration has it.
 
@@ -36,15 +49,31 @@ def find_cache(project: Path) -> Path:
     return Path(_repository(project).cache.local.path)
 
 
-def find_damage(cache: Path, *, threads: int | None = None) -> tuple[int, list[Damage]]:
-    """Hash every object of a cache; return how many there are, and the damaged ones by name."""
-    objects = sorted(path for path in cache.rglob("*") if path.is_file())
+def given_cache(folder: Path) -> Path:
+    """Return the folder of cached objects of a cache by its root, or by that folder itself.
+
+    A root keeps run-cache entries too, whose names are no md5 of their content.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    if not folder.is_dir():
+        what = "is no folder" if folder.exists() else "does not exist"
+        raise InputError(f"--cache: {folder} {what}; give the folder of a DVC cache")
+    below = folder / "files" / "md5"
+    return below if below.is_dir() else folder
+
+
+def examine(cache: Path, *, threads: int | None = None) -> Findings:
+    """Hash every object of a cache."""
+    files = sorted(path for path in cache.rglob("*") if path.is_file())
+    objects = [path for path in files if _is_object(path, cache)]
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:  # hashing frees the GIL
-        findings = pool.map(_examine, objects)
-        return len(objects), [damage for damage in findings if damage]
+        damages = tuple(damage for damage in pool.map(_damage_of, objects) if damage)
+    return Findings(len(objects), damages, tuple(sorted({*files} - {*objects})))
 
 
-def remove_damage(project: Path, damages: list[Damage]) -> list[Path]:
+def remove_damage(project: Path, damages: Sequence[Damage]) -> list[Path]:
     """Delete damaged objects, and the project's outputs with the same damage; return the latter.
 
     An output is often a hard link to its cached object, and DVC takes it for sound as long as its
@@ -57,11 +86,14 @@ def remove_damage(project: Path, damages: list[Damage]) -> list[Path]:
     return outputs
 
 
-def _examine(path: Path) -> Damage | None:
-    expected = _name(path).removesuffix(".dir")
-    if len(expected) != hashlib.md5(usedforsecurity=False).digest_size * 2:
-        return Damage(path, "is no object of DVC (its name is no md5)")
-    if (found := _md5(path)) != expected:
+def _is_object(path: Path, cache: Path) -> bool:
+    """Whether a file lies where DVC keeps objects, under the name that it gives them."""
+    at_its_place = path.parent.parent == cache and len(path.parent.name) == 2
+    return at_its_place and _OBJECT.fullmatch(_name(path)) is not None
+
+
+def _damage_of(path: Path) -> Damage | None:
+    if (found := _md5(path)) != _name(path).removesuffix(".dir"):
         return Damage(path, f"its content has md5 {found}")
     return None
 

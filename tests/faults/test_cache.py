@@ -9,7 +9,7 @@ import yaml
 from click.testing import CliRunner
 
 from zslib.cli import main
-from zslib.fsck import find_damage
+from zslib.fsck import Findings, examine
 
 
 def add(cache: Path, content: bytes, *, suffix: str = "") -> Path:
@@ -25,7 +25,7 @@ def test_sound_objects_are_counted(tmp_path: Path) -> None:
     for position in range(20):
         add(tmp_path, bytes([position]) * 100)
     add(tmp_path, b"[]", suffix=".dir")
-    assert find_damage(tmp_path) == (21, [])
+    assert examine(tmp_path) == Findings(21, (), ())
 
 
 def test_each_kind_of_damage_is_found(tmp_path: Path) -> None:
@@ -36,12 +36,31 @@ def test_each_kind_of_damage_is_found(tmp_path: Path) -> None:
     truncated.write_bytes(b"long")
     listing = add(tmp_path, b'[{"relpath": "a", "md5": "b"}]', suffix=".dir")
     listing.write_bytes(b"[]")
-    stray = tmp_path / "ab" / "unfinished.tmp"
-    stray.parent.mkdir(exist_ok=True)
-    stray.touch()
-    count, damages = find_damage(tmp_path, threads=3)
-    assert count == 5
-    assert {damage.path for damage in damages} == {flipped, truncated, listing, stray}
+    found = examine(tmp_path, threads=3)
+    assert found.objects == 4
+    assert {damage.path for damage in found.damages} == {flipped, truncated, listing}
+
+
+MD5 = "d41d8cd98f00b204e9800998ecf8427e"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ab/unfinished.tmp",
+        f"{MD5[:2]}/{MD5[2:]}.unfinished",
+        f"{MD5[:2]}/{MD5[2:].upper()}",
+        f"{MD5[:2]}/deeper/{MD5[2:]}",
+        f"{MD5[:1]}/{MD5[1:]}",
+        MD5,
+        "docs/thesis.tex",
+    ],
+)
+def test_what_has_no_name_of_an_object_is_foreign(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("not what the name says")
+    assert examine(tmp_path) == Findings(0, (), (path,))
 
 
 @pytest.fixture
@@ -98,6 +117,39 @@ def test_damaged_outputs_are_made_anew(project: Path) -> None:
     reproduce(project)
     assert {output: output.read_text() for output in contents} == contents
     assert CliRunner().invoke(main, ["fsck"]).exit_code == 0
+
+
+def test_a_folder_that_is_no_cache_keeps_its_files(project: Path, tmp_path: Path) -> None:
+    thesis = tmp_path / "home" / "docs" / "thesis.tex"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("years of work")
+    result = CliRunner().invoke(main, ["fsck", "--cache", str(tmp_path / "home"), "--delete"])
+    assert result.exit_code == 0, result.output
+    assert thesis.read_text() == "years of work"
+    assert f"1 file(s) are no objects of DVC and stay, such as {thesis}" in result.output
+    assert "home: holds no objects; is it the folder of a DVC cache?" in result.output
+    assert "no damaged of 0 objects" in result.output
+
+
+def test_the_root_of_a_cache_holds_entries_of_runs_that_are_left_alone(project: Path) -> None:
+    root = project / ".dvc" / "cache"
+    entry = root / "runs" / "ab" / ("ab" * 32) / ("cd" * 32)
+    entry.parent.mkdir(parents=True)
+    entry.write_text("cmd: python -m stages.backbone")
+    damage_silently(project / "file")
+    result = CliRunner().invoke(main, ["fsck", "--cache", str(root), "--delete"])
+    assert "1 damaged of 3 objects" in result.output
+    assert entry.exists()
+    assert not (project / "file").exists()
+
+
+@pytest.mark.parametrize(("name", "said"), [("nowhere", "does not exist"), ("a", "is no folder")])
+def test_a_cache_that_is_no_folder_is_refused(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "a").touch()
+    result = CliRunner().invoke(main, ["fsck", "--cache", str(tmp_path / name)])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: --cache: {tmp_path / name} {said}; ")
+    assert result.stderr.count("\n") == 1
 
 
 def test_outside_a_project_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

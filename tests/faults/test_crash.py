@@ -4,6 +4,7 @@ import errno
 import multiprocessing
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -335,3 +336,67 @@ def test_fault_3_an_extraction_without_room_is_the_same_clear_error(
     assert not out.exists()
     run_extraction(images, out, slow_network)
     assert out.read_bytes() == uninterrupted
+
+
+# --- a place where nothing can be written ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("file/artifact", "File exists"),
+        ("file/folder/artifact", "Not a directory"),
+        ("a" * 300, "File name too long"),
+        ("a" * 250, "File name too long"),  # the temporary's name is longer
+    ],
+)
+@pytest.mark.parametrize("write", [write_arrays, save_tensors])
+def test_an_impossible_place_is_a_clear_error(
+    tmp_path: Path, write: Callable[..., None], place: str, reason: str
+) -> None:
+    (tmp_path / "file").touch()
+    said = re.escape(f"{tmp_path / place}: cannot be written ({reason}); choose another place")
+    with pytest.raises(InputError, match=f"^{said}$"):
+        write(tmp_path / place, BIG, schema=tiny.SCHEMA, meta={})
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
+def test_a_folder_of_the_kernel_is_a_clear_error() -> None:
+    said = r"^/proc/nope: cannot be written \(No such file or directory\); choose another place$"
+    with pytest.raises(InputError, match=said):
+        save_tensors(Path("/proc/nope"), BIG, schema=tiny.SCHEMA, meta={})
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_folder_that_refuses_all_changes_is_a_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """As on a disk mounted to be read only, where even a file that is not there cannot be removed."""
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        if not path.is_dir():
+            raise OSError(number, os.strerror(number), str(path))
+
+    path = tmp_path / "artifact"
+    path.write_text("old")
+    for change in ("mkdir", "unlink"):
+        monkeypatch.setattr(Path, change, refuse)
+    said = re.escape(f"{path}: cannot be written ({os.strerror(number)})")
+    with pytest.raises(InputError, match=said), publish(path) as temporary:
+        temporary.mkdir()
+    assert path.read_text() == "old"
+
+
+def test_a_missing_file_that_was_to_be_read_is_no_matter_of_the_place(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), publish(tmp_path / "artifact"):
+        (tmp_path / "input").read_bytes()
+
+
+def test_a_folder_that_finds_no_room_tells_how_much_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: full_disk())
+    path = tmp_path / "new" / "artifact"
+    with pytest.raises(InputError, match=r"new/artifact: no room.*MiB free"), publish(path):
+        pass

@@ -287,10 +287,33 @@ def test_tensors_of_a_batch_norm_are_told_by_their_kind_and_layer() -> None:
         in_file(mixed)
 
 
-def test_a_refusal_names_a_dozen_and_counts_the_rest() -> None:
+def test_a_refusal_names_a_few_and_counts_the_rest() -> None:
     given = Checkpoint(Path("a.pth"), {f"layer{i}": torch.ones(1) for i in range(40)})
-    with pytest.raises(InputError, match=r"40 tensor\(s\).*'layer11' 1 is left over; and 28 more"):
+    with pytest.raises(InputError, match=r"40 tensor\(s\).*'layer3' 1 is left over; and 36 more"):
         in_order(given, {})
+
+
+def test_an_encoder_of_another_architecture_is_told_which_is_wanted(tmp_path: Path) -> None:
+    other = build_encoder(EncoderParams(name="resnet18"), output_stride=32, pretrained=False)
+    asked = request(saved(tmp_path, published_names(other.state_dict())))
+    said = (
+        r"^\S*official\.pth: is no test_resnet \(params\.yaml:backbone\.model\.encoder\.name\): "
+        r"\d+ tensor\(s\) unaccounted for: ('[^']*' [^';]*; ){4}and \d+ more; "
+    )
+    with pytest.raises(InputError, match=said):
+        IMPORTS["imagenet-encoder"](asked)
+    assert not asked.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("nope", "no such file"), (".", "Is a directory"), ("n" * 300, "File name")]
+)
+@pytest.mark.parametrize("kind", ["imagenet-encoder", "vectors"])
+def test_a_file_that_is_not_there_is_named_as_such(
+    tmp_path: Path, kind: str, name: str, said: str
+) -> None:
+    with pytest.raises(InputError, match=rf"^{tmp_path / name}: {said}.*; give the file that was"):
+        IMPORTS[kind](request(tmp_path / name))
 
 
 def test_the_wrong_architecture_is_refused(tmp_path: Path) -> None:

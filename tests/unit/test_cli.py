@@ -39,10 +39,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             path = tmp_path / "voc" / sub / f"{name}.{suffix}"
             path.parent.mkdir(exist_ok=True)
             Image.fromarray(np.full(shape, 1, np.uint8)).save(path)
-    params = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    compose(tmp_path / "params.yaml", "splits=[u]")
+    params = yaml.safe_load((tmp_path / "params.yaml").read_text())
     params["benchmark"] |= {"classes": ["sky", "horse", "zebra"], "unseen": {"u": ["zebra"]}}
-    params |= {"splits": ["u"], "dataset": {"layout": "voc12", "root": "voc", "lists": "train"}}
-    params["zs3net"]["official_splits"] = ["u"]
+    params["dataset"] = {"layout": "voc12", "root": "voc", "lists": "train"}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     return tmp_path
 
@@ -57,7 +57,9 @@ def test_doctor_says_what_the_images_hold(folder: Path) -> None:
     assert "train: 1 images, 0.00% of the pixels void, classes never present: sky, zebra" in (
         result.output
     )
-    assert "no problem(s) in voc" in result.output
+    assert result.output.endswith(
+        "no problem(s) in voc, with the 3 classes of benchmark 'world' (params.yaml)\n"
+    )
 
 
 def test_doctor_lists_every_problem(folder: Path) -> None:

@@ -108,6 +108,40 @@ def test_a_damaged_folder_is_refused(model, tmp_path, name):
         VisionLanguageModel.load(folder)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            '"tokenizer_config.json"',
+            '"tnkenizer_config.json"',
+            "names 'tnkenizer_config.json', which",
+        ),
+        ('"files"', '"fimes"', "lacks the key 'files'"),
+        ('"meta": {}', '"meta": 17', "cannot be read"),
+        ('"vision_language/1"', '"vision_language/0"', "holds 'vision_language/0'"),
+        ("{", "[", "cannot be read"),
+    ],
+)
+def test_damage_of_the_description_is_told_of_the_description(model, tmp_path, old, new, said):
+    folder = tmp_path / "model"
+    model.save(folder)
+    listing = folder / "zslib.json"
+    text = listing.read_text()
+    assert old in text
+    listing.write_text(text.replace(old, new, 1))
+    with pytest.raises(ArtifactError, match=f"^{listing}: {said}"):
+        VisionLanguageModel.load(folder)
+
+
+def test_a_file_that_differs_is_told_with_the_list_of_checksums(model, tmp_path):
+    model.save(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(
+        ArtifactError, match=r"tokenizer\.json: does not match its checksum in zslib"
+    ):
+        VisionLanguageModel.load(tmp_path)
+
+
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(ArtifactError, match="cannot be read"):
         VisionLanguageModel.load(tmp_path)

@@ -4,6 +4,7 @@ A crash at any moment leaves the old artifact or none, never a part of one. Ever
 inode, so files that DVC hard-linked into its cache are never written through.
 """
 
+import errno
 import glob
 import os
 import shutil
@@ -12,6 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from zslib.errors import InputError
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_PLACE = {
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENOENT),
+    *(errno.ENAMETOOLONG, errno.EBUSY),
+}
 
 
 @contextmanager
@@ -22,18 +29,19 @@ def publish(path: Path) -> Iterator[Path]:
     body raises, the temporary is removed and an old artifact at `path` stays as it was.
 
     Raises:
-        InputError: the disk is full; the message says how much room is left.
+        InputError: the disk is full (the message says how much room is left), or `path` is where
+            nothing can be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    _remove_leftovers(path)
-    try:
-        with explained_if_full(path):
+    with explained_if_full(path), explained_if_unwritable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
+        try:
             yield temporary
             move_into_place(temporary, path)
-    finally:
-        _remove(temporary)
+        finally:
+            _remove(temporary)
 
 
 @contextmanager
@@ -42,7 +50,42 @@ def explained_if_full(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _explained(error, path) from error
+        if error.errno not in _NO_ROOM:
+            raise
+        free = shutil.disk_usage(_existing(path.absolute().parent)).free
+        raise InputError(
+            f"{path}: no room to write it ({error.strerror}; {free / 2**20:.0f} MiB free on this "
+            "disk); free some space or move the project, then rerun. The old artifact, if any, is "
+            "intact"
+        ) from error
+
+
+@contextmanager
+def explained_if_unwritable(path: Path) -> Iterator[None]:
+    """Turn what the system has against writing at `path` into an InputError.
+
+    An error about any other file is none of it, and goes through.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_PLACE or not _concerns(error, path):
+            raise
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); choose another place"
+        ) from error
+
+
+def _concerns(error: OSError, path: Path) -> bool:
+    """Whether an error is about `path`, a folder on the way to it, or what is written beside it."""
+    if not isinstance(error.filename, str | Path):
+        return False
+    named, beside = Path(error.filename), path.parent / f".{path.name}.{os.getpid()}."
+    return named in (path, *path.parents) or str(named).startswith(str(beside))
+
+
+def _existing(folder: Path) -> Path:
+    return folder if folder.is_dir() else _existing(folder.parent)
 
 
 def move_into_place(source: Path, path: Path) -> None:
@@ -71,8 +114,8 @@ def _fsync(path: Path) -> None:
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    elif os.path.lexists(path):  # a disk that cannot be written refuses even to remove nothing
+        path.unlink()
 
 
 def _remove_leftovers(path: Path) -> None:
@@ -91,15 +134,3 @@ def _is_other_process(process: int) -> bool:
     except PermissionError:
         return True
     return process != os.getpid()
-
-
-def _explained(error: OSError, path: Path) -> Exception:
-    import errno
-
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return error
-    free = shutil.disk_usage(path.parent).free
-    return InputError(
-        f"{path}: no room to write it ({error.strerror}; {free / 2**20:.0f} MiB free on this disk); "
-        f"free some space or move the project, then rerun. The old artifact, if any, is intact"
-    )

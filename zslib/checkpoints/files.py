@@ -77,7 +77,9 @@ def read_table(path: Path) -> Float[np.ndarray, "c d"]:
     Raises:
         InputError: the file cannot be read without running code, or holds no table of numbers.
     """
-    path, data = Path(path), io.BytesIO(read_bytes(path))
+    path = Path(path)
+    _refuse_absent(path)
+    data = io.BytesIO(read_bytes(path))
     try:
         if path.suffix == ".npy":
             table = np.load(data, allow_pickle=False)
@@ -107,7 +109,16 @@ class _ArrayUnpickler(pickle.Unpickler):
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
+def _refuse_absent(path: Path) -> None:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise InputError(f"{path}: {reason}; give the file that was released") from error
+
+
 def _load(path: Path) -> Any:
+    _refuse_absent(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises what a damaged byte, or a refused global, leads it to

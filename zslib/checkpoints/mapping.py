@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from zslib.checkpoints.files import Checkpoint
 from zslib.errors import InputError
 
-_LISTED = 12
+_LISTED = 4
 """Tensors named in a refusal."""
 
 _NUMBER = re.compile(r"\d+")
@@ -33,9 +33,19 @@ def is_counter(name: str) -> bool:
 
 
 def by_name(
-    found: Checkpoint, wanted: Mapping[str, Tensor], *, left_out: Sequence[str] = ()
+    found: Checkpoint,
+    wanted: Mapping[str, Tensor],
+    *,
+    left_out: Sequence[str] = (),
+    network: str = "",
 ) -> dict[str, Tensor]:
     """Return the wanted tensors by their names, which the file has too.
+
+    Args:
+        found: what the file holds.
+        wanted: what it should hold.
+        left_out: names that it may have beside them.
+        network: whose tensors are wanted, for the message.
 
     Raises:
         InputError: one is missing, has another shape, or is neither wanted nor in `left_out`.
@@ -48,7 +58,7 @@ def by_name(
         if name in given and given[name].shape != tensor.shape
     ]
     faults += [f"'{name}' is not known" for name in given if name not in {*needed, *left_out}]
-    _refuse(found, faults)
+    _refuse(found, faults, network)
     return _checked(found, {name: given[name] for name in needed})
 
 
@@ -161,11 +171,12 @@ def _checked(found: Checkpoint, tensors: dict[str, Tensor]) -> dict[str, Tensor]
     return tensors
 
 
-def _refuse(found: Checkpoint, faults: Sequence[str]) -> None:
+def _refuse(found: Checkpoint, faults: Sequence[str], network: str = "") -> None:
     if faults:
         listed = "; ".join(faults[:_LISTED])
         more = f"; and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
+        what = f"is no {network}: " if network else ""
         raise InputError(
-            f"{found.path}: {len(faults)} tensor(s) unaccounted for: {listed}{more}; "
+            f"{found.path}: {what}{len(faults)} tensor(s) unaccounted for: {listed}{more}; "
             "is this the file, and params.yaml:backbone.model its network?"
         )

@@ -53,9 +53,15 @@ _CAFFE_STRIDE = (
 
 def import_encoder(request: Request) -> Sequence[str]:
     """Publish an encoder under timm's names; its classifier of ImageNet is left behind."""
+    wanted = request.model.encoder
     with torch.device("meta"):
-        encoder = build_encoder(request.model.encoder, output_stride=32, pretrained=False)
-    tensors = by_name(request.checkpoint, encoder.state_dict(), left_out=_CLASSIFIER_LAYER)
+        encoder = build_encoder(wanted, output_stride=32, pretrained=False)
+    tensors = by_name(
+        request.checkpoint,
+        encoder.state_dict(),
+        left_out=_CLASSIFIER_LAYER,
+        network=f"{wanted.name} (params.yaml:backbone.model.encoder.name)",
+    )
     arrays = {name: tensor.float().numpy() for name, tensor in tensors.items()}
     save_tensors(request.out, arrays, schema=ENCODER, meta=_origin(request.file))
     return [f"now list it: backbone.model.encoder.weights: [{request.out}]"]

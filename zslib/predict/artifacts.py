@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zslib.errors import InputError
+from zslib.params import Params
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,22 @@ class Artifacts:
     root: Path
     split: str
     given: Mapping[str, Path] = field(default_factory=dict)
+    changes: Sequence[str] = ()
+    """Of parameters, without which DVC knows no stage of this benchmark and split."""
     used: dict[str, Path] = field(default_factory=dict)
     """All that were asked for so far."""
+
+    @classmethod
+    def of(
+        cls, params: Params, split: str, given: Mapping[str, Path], *, in_force: Params
+    ) -> "Artifacts":
+        """Return the artifacts of a benchmark's split, which params.yaml may or may not train."""
+        name, changes = params.benchmark.name, []
+        if name != in_force.benchmark.name:
+            changes.append(f"-S benchmark={name}")
+        if split not in params.splits:
+            changes.append(f"-S 'splits=[{split}]'")
+        return cls(Path("artifacts") / name, split, given, changes)
 
     def find(self, name: str, artifact: Artifact) -> Path:
         """Return where an artifact lies.
@@ -37,8 +52,9 @@ class Artifacts:
         path = self.given.get(name, own)
         if not path.exists():
             stage = artifact.stage.format(split=self.split)
+            command = " ".join(["exp run", *self.changes] if self.changes else ["repro"])
             raise InputError(
-                f"{path}: there is no such artifact; run `dvc repro {stage}`, which makes it, or "
+                f"{path}: there is no such artifact; run `dvc {command} {stage}`, which makes it, or "
                 f"name another with --artifact {name}=PATH"
             )
         self.used[name] = path
@@ -76,6 +92,6 @@ def _digest(path: Path) -> str:
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
         lines = [f"{file.relative_to(path)} {_digest(file)}\n" for file in files]
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

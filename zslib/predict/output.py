@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from zslib.artifacts.publish import publish
+from zslib.artifacts.publish import explained_if_unwritable, publish
 from zslib.benchmark import Split
 from zslib.errors import InputError
+from zslib.predict.request import readable
 from zslib.report.pictures import Swatch, legend, picture_colours
 
 PICTURE, LABELS, CONFIDENCE, FACTS = FILES = (
@@ -57,9 +58,11 @@ class Prediction:
 
 def refuse_folder(out: Path) -> None:
     """Raise InputError if something other than an earlier prediction is at `out`: it would be lost."""
-    if not out.exists():
-        return
-    if not out.is_dir() or {file.name for file in out.iterdir()} - set(FILES):
+    with explained_if_unwritable(out):
+        if not out.exists():
+            return
+        is_earlier = out.is_dir() and {file.name for file in out.iterdir()} <= set(FILES)
+    if not is_earlier:
         raise InputError(
             f"{out}: exists, and is not a folder of an earlier prediction alone; name another "
             "folder with --out"
@@ -95,7 +98,7 @@ def write(
         painted.save(temporary / LABELS)
         Image.fromarray(confidence).save(temporary / CONFIDENCE)
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-        (temporary / FACTS).write_text(text + "\n", encoding="utf-8")
+        (temporary / FACTS).write_text(readable(text) + "\n", encoding="utf-8")
     return classes
 
 

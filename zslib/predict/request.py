@@ -69,7 +69,7 @@ def class_names(text: str) -> tuple[str, ...]:
     Raises:
         InputError: fewer than two, too many, an empty one, or the same one twice.
     """
-    names = tuple(" ".join(name.split()) for name in text.split(","))
+    names = tuple(" ".join(name.split()) for name in readable(text).split(","))
     if not all(names):
         raise InputError(f"--classes: '{text}' has an empty name in it; remove the extra comma")
     if twice := [name for name in names if names.count(name) > 1]:
@@ -82,6 +82,15 @@ def class_names(text: str) -> tuple[str, ...]:
     if len(names) > IGNORE_INDEX:
         raise InputError(f"--classes: {len(names)} names; give at most {IGNORE_INDEX}")
     return names
+
+
+def readable(text: str) -> str:
+    """Return text of the command line as it was typed.
+
+    Python tells bytes that the locale has no letters for, in locale C all but ASCII, by surrogates,
+    which no file can hold.
+    """
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def chosen_params(path: Path, benchmark: str | None) -> Params:

@@ -1,6 +1,9 @@
 """SimBaseline for any class names: proposals and regions of one photograph, through the caches' own code."""
 
+import logging
+
 import torch
+from transformers import MaskFormerConfig
 
 from zslib.artifacts.proposals import Proposals
 from zslib.artifacts.regions import Regions
@@ -12,6 +15,7 @@ from zslib.methods.simbaseline.views import resized
 from zslib.predict.artifacts import Artifact
 from zslib.predict.output import Prediction
 from zslib.predict.request import Request
+from zslib.predict.spelling import refuse_long, warn_of_spelled
 from zslib.training import start_runtime
 from zslib.vision_language.model import VisionLanguageModel
 from zslib.vision_language.prompts import Prompts
@@ -28,6 +32,9 @@ PROMPTS = Artifact(
     "pipelines/simbaseline/dvc.yaml:prompts@{split}",
 )
 
+# It warns of every encoder that is not a Swin, ours of timm among them.
+logging.getLogger(MaskFormerConfig.__module__).setLevel(logging.ERROR)
+
 
 def predict(request: Request) -> Prediction:
     """Divide a photograph among names: queries are trusted with those seen in training, regions with
@@ -42,6 +49,7 @@ def predict(request: Request) -> Prediction:
     params = request.params.simbaseline
     proposer = Proposer.load(request.artifacts.find("network", NETWORK))
     clip = VisionLanguageModel.load(request.artifacts.find("clip", CLIP))
+    warn_of_spelled(clip, request.names)
     split = request.split(proposer.split)
     query_text = _text(params.query_prompts, clip, request)
     region_text = _text(params.region_prompts, clip, request)
@@ -66,8 +74,9 @@ def _text(prompts: str, clip: VisionLanguageModel, request: Request) -> ClassVec
     if prompts == "learned":
         learned = Prompts.load(request.artifacts.find("prompts", PROMPTS), clip)
         return learned.class_vectors(request.names)
-    text = TemplateText.embed(clip, request.names, TEMPLATES[prompts])  # type: ignore[index]
-    return text.class_vectors(prompts)
+    templates = TEMPLATES[prompts]  # type: ignore[index]
+    refuse_long(clip, request.names, templates)
+    return TemplateText.embed(clip, request.names, templates).class_vectors(prompts)
 
 
 def _proposals(proposer: Proposer, request: Request) -> Proposals:

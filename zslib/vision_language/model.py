@@ -93,17 +93,27 @@ class VisionLanguageModel:
         Raises:
             ArtifactError: a file is missing or altered, or it is another kind of folder.
         """
+        listing = folder / _LIST
         try:
-            written = json.loads((folder / _LIST).read_text(encoding="utf-8"))
-            check_schema(folder, found=written.get("schema"), wanted=MODEL)
+            written = json.loads(listing.read_text(encoding="utf-8"))
+            files, meta = dict(written["files"]), dict(written["meta"])
             found = _checksums(folder)
-        except (OSError, ValueError, AttributeError) as error:
-            raise ArtifactError(f"{folder}: cannot be read ({error}); {MODEL.remedy}") from error
-        for name, digest in written["files"].items():
-            if found.get(name) != digest:
-                raise ArtifactError(f"{folder / name}: does not match its checksum; {MODEL.remedy}")
+        except KeyError as error:
+            raise ArtifactError(f"{listing}: lacks the key {error}; {MODEL.remedy}") from error
+        except (OSError, ValueError, TypeError) as error:
+            raise ArtifactError(f"{listing}: cannot be read ({error}); {MODEL.remedy}") from error
+        check_schema(listing, found=written.get("schema"), wanted=MODEL)
+        for name, digest in files.items():
+            if name not in found:
+                raise ArtifactError(
+                    f"{listing}: names '{name}', which is not there; {MODEL.remedy}"
+                )
+            if found[name] != digest:
+                raise ArtifactError(
+                    f"{folder / name}: does not match its checksum in {_LIST}; {MODEL.remedy}"
+                )
         clip = CLIPModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
-        return cls(clip, CLIPTokenizer.from_pretrained(folder), written["meta"])
+        return cls(clip, CLIPTokenizer.from_pretrained(folder), meta)
 
     @cached_property
     def key(self) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tests import tiny
 from tests.unit.tiny_clip import tiny_clip
+from tools.compose_params import compose
 from zslib.artifacts.features import DenseMaps
 from zslib.backbones.trained import Backbone, build_network
 from zslib.benchmark import Split
@@ -48,13 +49,14 @@ FILES = {"picture.png", "labels.png", "confidence.png", "prediction.json"}
 
 
 def write_params(folder: Path) -> None:
-    params = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    compose(folder / "params.yaml", "splits=[tiny]")
+    params = yaml.safe_load((folder / "params.yaml").read_text())
     params["benchmark"] |= {
         "name": "tiny",
         "classes": list(KNOWN),
-        "unseen": {"tiny": [KNOWN[c] for c in SPLIT.unseen]},
+        "unseen": {"tiny": [KNOWN[c] for c in SPLIT.unseen], "u9": [KNOWN[0]]},
     }
-    params |= {"splits": ["tiny"], "compute": params["compute"] | {"device": "cpu"}}
+    params["compute"]["device"] = "cpu"
     params["features"]["short_side"] = 32
     params["vectors"]["sources"] = {"words": {"input": "words.txt", "format": "text"}}
     for method in ("spnet", "zs3net", "cagnet", "joem", "sazs"):
@@ -165,9 +167,9 @@ def facts(out: Path) -> dict[str, Any]:
     return json.loads((out / "prediction.json").read_text())
 
 
-def refused(photograph: Path | str, out: Path, *options: str) -> str:
+def refused(photograph: Path | str, out: Path, *options: str, **given: Any) -> str:
     """The one line that the command ends in, having written nothing."""
-    result = invoke(photograph, out, *options)
+    result = invoke(photograph, out, *options, **given)
     assert result.exit_code == 2, result.output
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert result.stderr.endswith(f"{line}\n")

@@ -1,5 +1,8 @@
 """`zslib predict` on tiny models: any names, one photograph, four files."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +127,31 @@ def test_parameters_of_another_benchmark_are_composed() -> None:
     assert (params.benchmark.name, params.splits[0]) == ("voc12", "u2")
     own = load_params(PROJECT / "params.yaml")
     assert chosen_params(PROJECT / "params.yaml", own.benchmark.name) == own
+
+
+def test_names_and_paths_of_any_letters_are_written_in_any_locale(
+    project: Path, tmp_path: Path
+) -> None:
+    """In a process of its own, with the locale that containers have."""
+    photograph, out = tmp_path / "größe.png", tmp_path / "größe"
+    photograph.write_bytes((project / "photo.png").read_bytes())
+    arguments = ["predict", str(photograph), "--classes", "zèbre,r disc", "--out", str(out)]
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    run = subprocess.run(
+        [sys.executable, "-m", "zslib.cli", *arguments],
+        check=False,
+        env=os.environ | locale,
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert run.returncode == 0, run.stderr
+    written = facts(out)
+    assert written["photograph"] == str(photograph)
+    assert {entry["name"] for entry in written["classes"]} == {"zèbre", "r disc"}
+    assert "zèbre (unseen): " in run.stdout
+    assert run.stdout.endswith(f"{out}: written\n")
+    lines = [line for line in run.stderr.splitlines() if line and "it/s]" not in line]
+    assert [line.partition(" CLIP can only spell ")[0] for line in lines] == ["warning: --classes:"]
 
 
 # --- photographs -----------------------------------------------------------------------------------

@@ -1,13 +1,20 @@
 """What `zslib predict` refuses in one line, having written nothing."""
 
+import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
-from tests.unit.predict.project import invoke, refused
+from tests.unit.predict.project import PROJECT, invoke, predicted, refused
+from tests.unit.tiny_clip import tiny_clip
+from zslib.cli import main
 from zslib.errors import InputError
-from zslib.predict import class_names
+from zslib.params import load_params
+from zslib.predict import Artifacts, chosen_params, class_names
+from zslib.predict.artifacts import Artifact
+from zslib.predict.spelling import spelled
 
 
 def test_a_broken_photograph_is_refused(project: Path, tmp_path: Path) -> None:
@@ -25,9 +32,38 @@ def test_a_missing_photograph_is_refused(project: Path, tmp_path: Path) -> None:
 
 
 def test_a_missing_artifact_names_its_stage(project: Path, tmp_path: Path) -> None:
+    options = ("--method", "joem-frozen-head")
+    line = refused("photo.png", tmp_path / "out", *options)
+    assert "artifacts/tiny/tiny/joem/frozen_head.safetensors: there is no such artifact" in line
+    assert "run `dvc repro pipelines/joem/dvc.yaml:frozen_head@tiny`, which makes it" in line
+
+
+def test_an_artifact_that_no_stage_makes_yet_names_the_parameters_too(
+    project: Path, tmp_path: Path
+) -> None:
     line = refused("photo.png", tmp_path / "out", "--split", "u9")
     assert "artifacts/tiny/u9/simbaseline/network.safetensors" in line
-    assert "dvc repro pipelines/simbaseline/dvc.yaml:network@u9" in line
+    stage = "pipelines/simbaseline/dvc.yaml:network@u9"
+    assert f"run `dvc exp run -S 'splits=[u9]' {stage}`, which makes it" in line
+
+
+@pytest.mark.parametrize(
+    ("split", "changes"),
+    [("u2", ["-S benchmark=voc12"]), ("animals", ["-S benchmark=voc12", "-S 'splits=[animals]'"])],
+)
+def test_an_artifact_of_another_benchmark_names_it(split: str, changes: list[str]) -> None:
+    in_force = load_params(PROJECT / "params.yaml")
+    other = chosen_params(PROJECT / "params.yaml", "voc12")
+    artifacts = Artifacts.of(other, split, {}, in_force=in_force)
+    assert artifacts.root == Path("artifacts/voc12")
+    command = " ".join(["dvc exp run", *changes, f"train@{split}"])
+    with pytest.raises(InputError, match=re.escape(f"run `{command}`, which makes it")):
+        artifacts.find("head", Artifact("{split}/head", "train@{split}"))
+
+
+def test_an_unknown_split_is_told_which_there_are(project: Path, tmp_path: Path) -> None:
+    line = refused("photo.png", tmp_path / "out", "--split", "nope")
+    assert line == "error: --split: 'nope' is not one of tiny's, tiny, u9; choose one of them"
 
 
 @pytest.mark.parametrize(
@@ -65,3 +101,53 @@ def test_a_folder_of_something_else_is_left_alone(project: Path, tmp_path: Path)
     assert result.exit_code == 2
     assert "is not a folder of an earlier prediction" in result.stderr
     assert (tmp_path / "holiday.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [("photo.png/out", "File exists"), ("a" * 300, "File name too long")],
+)
+def test_a_place_where_nothing_can_be_written_is_refused(
+    project: Path, tmp_path: Path, place: str, reason: str
+) -> None:
+    result = invoke("photo.png", Path(place))
+    assert result.exit_code == 2, result.output
+    assert f"error: {place}: cannot be written ({reason}); choose another place\n" in result.stderr
+
+
+def test_a_photograph_of_too_long_a_name_is_refused(project: Path) -> None:
+    arguments = ["predict", "a" * 300 + ".png", "--classes", "a,b"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stderr.endswith("cannot be written (File name too long); choose another place\n")
+
+
+# --- names that CLIP reads -------------------------------------------------------------------------
+
+
+LONG = " ".join(["polar bear"] * 40)
+
+
+def test_a_name_that_the_text_tower_has_no_positions_for_is_refused(
+    project: Path, tmp_path: Path
+) -> None:
+    line = refused("photo.png", tmp_path / "out", names=("g box", LONG))
+    assert line.startswith(f"error: --classes: '{LONG}' is ")
+    assert line.endswith("tokens long in a sentence, CLIP's text tower takes 77; shorten the name")
+
+
+def test_names_that_are_spelled_are_named(
+    project: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    predicted(
+        "photo.png", tmp_path / "out", names=("polar bear", "xylophone", "grass", "quiz show")
+    )
+    (message,) = [
+        record.getMessage() for record in caplog.records if record.name == "zslib.predict.spelling"
+    ]
+    assert message.startswith("warning: --classes: CLIP can only spell 'quiz show', 'xylophone', ")
+    assert "\n" not in message
+
+
+def test_names_of_known_words_and_single_letters_are_not_spelled() -> None:
+    assert spelled(tiny_clip().tokenizer, ("polar bear", "a zebra", "bus 7", "r")) == []

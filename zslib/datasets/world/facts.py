@@ -7,6 +7,7 @@ classes, so an unseen class is a new combination of values that seen classes car
 """
 
 from dataclasses import asdict, dataclass
+from functools import cache
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ def _folds() -> dict[str, tuple[str, ...]]:
 UNSEEN: dict[str, tuple[str, ...]] = {**_nested_splits(), **_folds()}
 
 
+@cache
 def kin(name: str, attribute: str) -> tuple[str, ...]:
     """The other things that carry the same value of `attribute` as `name`, in class order."""
     value = getattr(FACTS[name], attribute)
