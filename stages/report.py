@@ -23,21 +23,27 @@ def main(
 ) -> None:
     """Write leaderboard.csv and index.html, one self-contained page.
 
-    Reads params.yaml:benchmark, splits, report, seed. Scores of other splits are left out; a benchmark
-    that is only evaluated on has those of its source. What scratch/timings.jsonl knows of the stages'
-    cost is shown, if it is there.
+    Reads params.yaml:benchmark, splits, report, seed, and what says where networks have their first
+    weights from. Scores of other splits are left out; a benchmark that is only evaluated on has those
+    of its source. What scratch/timings.jsonl knows of the stages' cost is shown, if it is there.
     Example: python -m stages.report --scores results/world --evaluations evaluations/world
     --calibration curves/world/calibration --artifacts artifacts/world --out report
     """
     benchmark = section("benchmark")
     splits = section("splits") or benchmark.source_splits
     params, seed = section("report"), section("seed")
+    encoder, sazs = section("backbone.model.encoder"), section("sazs.model.encoder")
+    proposals, clip = section("simbaseline.proposals.encoder"), section("vision_language.name")
 
     from zslib.artifacts import publish
     from zslib.report.build import Inputs, build
+    from zslib.report.pretraining import Beginnings
 
     inputs = Inputs(scores, evaluations, calibration, artifacts, SCRATCH / "timings.jsonl")
-    leaderboard, html = build(inputs, benchmark, splits, seed=seed, pictures=params.pictures)
+    beginnings = Beginnings(encoder, sazs, proposals, clip)
+    leaderboard, html = build(
+        inputs, benchmark, splits, beginnings, seed=seed, pictures=params.pictures
+    )
     with publish(out) as folder:
         folder.mkdir()
         (folder / "leaderboard.csv").write_text(leaderboard, encoding="utf-8")

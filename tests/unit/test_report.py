@@ -34,13 +34,14 @@ from zslib.datasets.index import ImageEntry, ImageIndex
 from zslib.embeddings.table import ClassVectors, save_class_vectors
 from zslib.errors import ArtifactError, InputError
 from zslib.metrics import CONFUSION, confusion_matrix, harmonic_mean, marginals, scores
-from zslib.params import BenchmarkParams
+from zslib.params import BenchmarkParams, EncoderParams
 from zslib.report import aggregate, leaderboard_rows, read_leaderboard
 from zslib.report.build import Inputs, build
 from zslib.report.calibration import Plane
 from zslib.report.leaderboard import COLUMNS, METHODS, is_fused, read_scores, to_csv
 from zslib.report.matrices import colours, destinations, row_normalised
 from zslib.report.pictures import Row, Tile, choose_pictures, class_areas, picture_colours
+from zslib.report.pretraining import Beginnings
 from zslib.report.results import Result, load_results
 from zslib.report.svg import shared_top
 from zslib.report.tables import read_costs, score_lines
@@ -68,6 +69,7 @@ CURVES = {
 }
 CHOICES = {("zs3net", "clean"): {"unseen_weight": CURVES}, ("spnet-c", "clean"): {"gamma": CURVES}}
 SPLIT = Split.named("u2", CLASSES, unseen=UNSEEN, void=())
+BEGINNINGS = Beginnings(EncoderParams(name="resnet101"), None, None, None)
 BENCHMARK = BenchmarkParams(name="toy", classes=list(CLASSES), unseen={"u2": list(UNSEEN)})
 
 
@@ -190,8 +192,12 @@ class Project:
         scores = read_scores(self.inputs.scores, splits=[split.name])
         return load_results(scores, self.inputs.evaluations, split, seed=0)
 
-    def build(self, *, pictures: int = 3, seed: int = 0) -> tuple[list[dict], str]:
-        leaderboard, html = build(self.inputs, BENCHMARK, ["u2"], seed=seed, pictures=pictures)
+    def build(
+        self, *, pictures: int = 3, seed: int = 0, beginnings: Beginnings = BEGINNINGS
+    ) -> tuple[list[dict], str]:
+        leaderboard, html = build(
+            self.inputs, BENCHMARK, ["u2"], beginnings, seed=seed, pictures=pictures
+        )
         return list(csv.DictReader(leaderboard.splitlines())), html
 
     def _write_dataset(self) -> None:
@@ -248,6 +254,42 @@ def test_leaderboard_holds_the_scores_in_the_order_of_the_field(project):
     assert float(official["miou_unseen_restricted"]) == 0.625
 
 
+@pytest.mark.parametrize(
+    ("method", "weights", "began"),
+    [
+        ("zs3net", "none", "none"),
+        ("zs3net", "hub", "resnet101 (hub)"),
+        ("zs3net", ["/data/a.safetensors", "b.pth"], "a.safetensors, b.pth"),
+        ("sazs", "none", "vit (hub)"),
+        ("simbaseline+st", "hub", "resnet101s.safetensors + openai/clip"),
+    ],
+)
+def test_zs3net_2_ordinary_imagenet_weights_are_told_as_a_setting_of_their_own(
+    method: str, weights: str | list[str], began: str
+) -> None:
+    beginnings = Beginnings(
+        EncoderParams(name="resnet101", weights=weights),
+        EncoderParams(name="vit", weights="hub"),
+        EncoderParams(name="resnet101s", weights=["resnet101s.safetensors"]),
+        "openai/clip",
+    )
+    assert beginnings.of(method) == began
+
+
+def test_a_clip_that_was_trained_here_and_a_shared_encoder_are_no_other_beginning() -> None:
+    assert BEGINNINGS.of("simbaseline") == BEGINNINGS.of("sazs") == "none"
+
+
+def test_leaderboard_and_page_say_what_networks_began_from(project):
+    rows, page = project.build()
+    assert {row["pretrained"] for row in rows} == {"none"}
+    assert "began from" not in page
+    hub = replace(BEGINNINGS, backbone=EncoderParams(name="resnet101", weights="hub"))
+    rows, page = project.build(beginnings=hub)
+    assert {row["pretrained"] for row in rows} == {"resnet101 (hub)"}
+    assert "Networks began from weights of resnet101 (hub)." in page
+
+
 def test_seeds_and_splits_are_ordered_by_number(tmp_path):
     base = score_file(np.eye(6, dtype=int), "spnet", "clean")
     for split, seed in [("u10", 0), ("u2", 1), ("u2", 0)]:
@@ -275,11 +317,21 @@ def test_reading_a_leaderboard_gives_its_rows_back(project, tmp_path):
     assert again[0]["hiou"] == pytest.approx(rows[0]["hiou"], abs=1e-6)
 
 
+def row(seed: int, hiou: float, **other) -> dict:
+    identity = {"benchmark": "toy", "split": "u2", "method": "spnet", "protocol": "clean"}
+    figures = dict.fromkeys(COLUMNS[6:], 0.5)
+    return {**identity, "setting": "inductive", "seed": seed, **figures, "hiou": hiou, **other}
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("method,hiou\nspnet,0.5\n", "column 'benchmark' is missing"),
         (",".join(COLUMNS) + "\n" + ",".join(["x"] * len(COLUMNS)) + "\n", "is no leaderboard"),
+        (to_csv([]), "has no rows"),
+        (to_csv([row(0, 0.5)]).rsplit(",", 1)[0] + "\n", "more or fewer cells"),
+        (to_csv([row(0, 7.5)]), "hiou is 7.5"),
+        (to_csv([row(0, float("nan"))]), "hiou is nan"),
     ],
 )
 def test_a_file_that_is_no_leaderboard_is_refused(tmp_path, text, said):
@@ -290,12 +342,6 @@ def test_a_file_that_is_no_leaderboard_is_refused(tmp_path, text, said):
 
 
 # --- aggregate -----------------------------------------------------------------------------------
-
-
-def row(seed: int, hiou: float, **other) -> dict:
-    identity = {"benchmark": "toy", "split": "u2", "method": "spnet", "protocol": "clean"}
-    figures = dict.fromkeys(COLUMNS[6:], 0.5)
-    return {**identity, "setting": "inductive", "seed": seed, **figures, "hiou": hiou, **other}
 
 
 def test_aggregate_gives_mean_and_sample_deviation_over_seeds():
@@ -326,6 +372,16 @@ def test_aggregate_says_which_rows_have_fewer_seeds():
     spnet, cagnet, official = (line.split(" | ") for line in aggregate(rows).splitlines()[2:])
     assert [spnet[5], cagnet[5], official[5]] == ["3", "2 of 3", "1 of 3"]
     assert [spnet[8], cagnet[8], official[8]] == ["20.0 ± 10.0", "20.0 ± 14.1", "50.0"]
+
+
+def test_aggregate_keeps_rows_apart_that_began_from_different_weights():
+    rows = [row(seed, 0.2) | {"pretrained": "none"} for seed in (0, 1)]
+    assert "pretrained" not in aggregate(rows)
+    rows.append(row(0, 0.5) | {"pretrained": "resnet101 (hub)"})
+    head, _, own, hub = (line.split(" | ") for line in aggregate(rows).splitlines())
+    column = head.index("pretrained")
+    assert [line[column] for line in (own, hub)] == ["none", "resnet101 (hub)"]
+    assert [line[head.index("seeds")] for line in (own, hub)] == ["2", "1 of 2"]
 
 
 def test_aggregate_refuses_the_same_run_twice():
@@ -399,10 +455,17 @@ def test_no_result_at_all_is_refused(project):
 # --- the stage -----------------------------------------------------------------------------------
 
 
+def without_splits(section: dict) -> dict:
+    """The parameters with no form of a method trained for any split."""
+    empty = {key: [] for key in section if key.endswith("splits")}
+    inner = {k: without_splits(v) for k, v in section.items() if isinstance(v, dict)}
+    return section | inner | empty
+
+
 @pytest.fixture
 def command(project, monkeypatch, tmp_path):
     """The stage's command, in a project whose params.yaml is of the toy benchmark."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = without_splits(yaml.safe_load((ROOT / "params.yaml").read_text()))
     params |= {"benchmark": BENCHMARK.model_dump(), "splits": ["u2"], "seed": 0}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     monkeypatch.chdir(tmp_path)
@@ -468,7 +531,9 @@ def test_every_split_has_its_sections_and_all_stand_in_the_overview(project):
     for method, protocol in ROWS:
         project.write_result(method, protocol, split=replace(SPLIT, name="again"))
     benchmark = BENCHMARK.model_copy(update={"unseen": unseen})
-    leaderboard, html = build(project.inputs, benchmark, ["u2", "again"], seed=0, pictures=1)
+    leaderboard, html = build(
+        project.inputs, benchmark, ["u2", "again"], BEGINNINGS, seed=0, pictures=1
+    )
     lines = list(csv.DictReader(leaderboard.splitlines()))
     assert [line["split"] for line in lines] == ["u2"] * len(ROWS) + ["again"] * len(ROWS)
     assert "All splits" in html
@@ -510,7 +575,7 @@ def test_the_best_value_is_marked_among_clean_inductive_rows_only(project):
 
 def test_what_is_in_print_stands_beside_ours_with_its_mark(project):
     published = BENCHMARK.model_copy(update={"name": "voc12"})
-    _, html = build(project.inputs, published, ["u2"], seed=0, pictures=3)
+    _, html = build(project.inputs, published, ["u2"], BEGINNINGS, seed=0, pictures=3)
     table = html.split("Beside what is in print")[1].split("</table>")[0]
     assert "from memory: not checked against the paper" in table
     lines = [line for line in table.splitlines() if line.startswith("<tr><th scope")]
@@ -711,7 +776,7 @@ def test_the_chart_dashes_transductive_lines_and_names_every_line(several):
 
 def test_the_overview_shows_the_charts(several, project):
     benchmark = BENCHMARK.model_copy(update={"unseen": {"u2": UNSEEN, "u4": UNSEEN}})
-    _, html = build(project.inputs, benchmark, ["u2", "u4"], seed=0, pictures=5)
+    _, html = build(project.inputs, benchmark, ["u2", "u4"], BEGINNINGS, seed=0, pictures=5)
     assert html.count(" against K") == 4
     assert html.count("<summary>2 more pictures</summary>") == 2
     shown = [result for result in several if result.split.name in ("u2", "u4")]

@@ -15,6 +15,7 @@ from zslib.report.eigenvectors import load_eigenvectors
 from zslib.report.leaderboard import read_scores, row_of, to_csv
 from zslib.report.page import page, render, split_section
 from zslib.report.pictures import jpeg_uri
+from zslib.report.pretraining import Beginnings
 from zslib.report.pseudo import load_pseudo_labels
 from zslib.report.results import choices_of, load_results
 from zslib.report.tables import read_costs
@@ -40,6 +41,7 @@ def build(
     inputs: Inputs,
     benchmark: BenchmarkParams,
     splits: Sequence[str],
+    beginnings: Beginnings,
     *,
     seed: int,
     pictures: int,
@@ -82,10 +84,13 @@ def build(
         benchmark.name,
         sections,
         trained_on=benchmark.trained_on,
+        pretrained=sorted({beginnings.of(one.method) for one in scores}),
         contact_sheet=_contact_sheet(images) if benchmark.name == _WORLD else None,
         costs=read_costs(inputs.timings, _outputs_of(benchmark.name)),
     )
-    rows = [row_of(benchmark.name, one) for one in scores]
+    rows = [
+        row_of(benchmark.name, one) | {"pretrained": beginnings.of(one.method)} for one in scores
+    ]
     return to_csv(rows), render(content)
 
 

@@ -46,6 +46,9 @@ METHODS = {
     "simbaseline-queries": "SimBaseline, queries",
     "simbaseline-regions": "SimBaseline, regions",
     "simbaseline-oracle": "SimBaseline, oracle",
+    "simbaseline-fcn": "SimBaseline, FCN",
+    "simbaseline-fcn-clip": "SimBaseline, FCN by CLIP",
+    "simbaseline-fcn-fused": "SimBaseline, FCN fused",
     "simbaseline+st": "SimBaseline + ST",
     "supervised": "Supervised",
 }
@@ -66,10 +69,15 @@ COLUMNS = (
     *FIGURES,
     *(f"{name}_{bound}" for name in BOUNDED for bound in ("low", "high")),
     RESTRICTED,
+    "pretrained",
 )
-"""`_low` and `_high` bound the bootstrap's 95 % interval; `restricted` is the ZSL protocol."""
+"""`_low` and `_high` bound the bootstrap's 95 % interval; `restricted` is the ZSL protocol; `pretrained`
+is what the networks began from (`zslib.report.pretraining`)."""
 
-_YOUNGER = ("miou_low", "miou_high")
+_KEPT_APART = ("variant", "pretrained")
+"""What rows may differ in beside their identity, and are not averaged over then."""
+
+_YOUNGER = ("miou_low", "miou_high", "pretrained")
 """Columns that files of earlier versions lack."""
 
 Row = dict[str, Any]
@@ -197,7 +205,7 @@ def read_leaderboard(path: Path) -> list[Row]:
     """Read rows back from a file of `to_csv`.
 
     Raises:
-        InputError: the file cannot be read, lacks a column, or holds something else in one.
+        InputError: the file cannot be read, is empty, lacks a column, or holds something else in one.
     """
     try:
         with Path(path).open(newline="", encoding="utf-8") as file:
@@ -206,40 +214,46 @@ def read_leaderboard(path: Path) -> list[Row]:
                 raise InputError(
                     f"{path}: column '{missing[0]}' is missing; give a report's leaderboard.csv"
                 )
-            return [{c: _parsed(c, line.get(c, "")) for c in COLUMNS} for line in table]
+            rows = [_read_row(line) for line in table]
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"{path}: is no leaderboard ({error}); rerun the stage 'report'"
         ) from error
+    if not rows:
+        raise InputError(f"{path}: has no rows; rerun the stage 'report'")
+    return rows
 
 
 def aggregate(rows: Iterable[Mapping[str, Any]]) -> str:
     """Return a Markdown table, in percent: mean ± sample standard deviation over the seeds.
 
     The column `seeds` says over how many, and of how many where others in the table have more. Rows
-    of several variants (see `zslib.report.experiments`) are kept apart, in a column of their own. Where
-    any row is of a published split, the last column shows what is in print.
+    of several variants (see `zslib.report.experiments`), or that began from different weights, are kept
+    apart, in columns of their own. Where any row is of a published split, the last column shows what
+    is in print.
 
     Raises:
         InputError: a row occurs twice, as when two files come from the same experiment.
     """
+    ordered = sorted(rows, key=_order)
     groups: dict[tuple[Any, ...], dict[int, Mapping[str, Any]]] = {}
-    for row in sorted(rows, key=_order):
-        identity = (*(row[name] for name in IDENTITY[:-1]), row.get("variant"))
+    for row in ordered:
+        identity = tuple(row.get(name) for name in (*IDENTITY[:-1], *_KEPT_APART))
         seeds = groups.setdefault(identity, {})
         if row["seed"] in seeds:
             name = " ".join(str(row[key]) for key in IDENTITY[:-1])
             raise InputError(f"{name}, seed {row['seed']}: occurs twice; give each run once")
         seeds[row["seed"]] = row
     most = max(map(len, groups.values()), default=0)
-    several = len({variant for *_, variant in groups}) > 1
-    labels, figures = [*IDENTITY[:-1], *["variant"] * several], (*FIGURES, RESTRICTED)
+    differing = [name for name in _KEPT_APART if len({row.get(name) for row in ordered}) > 1]
+    labels, figures = [*IDENTITY[:-1], *differing], (*FIGURES, RESTRICTED)
     head = [*labels, "seeds", *figures]
     lines = [head, ["---"] * len(labels) + ["---:"] * (len(head) - len(labels))]
-    for identity, seeds in groups.items():
+    for seeds in groups.values():
+        one, *_ = seeds.values()
         cells = [_mean_and_sd([row[name] for row in seeds.values()]) for name in figures]
         count = f"{len(seeds)}" if len(seeds) == most else f"{len(seeds)} of {most}"
-        lines.append([*map(str, identity[: len(labels)]), count, *cells])
+        lines.append([*(str(one.get(name)) for name in labels), count, *cells])
     in_print = [triple(method, benchmark, split) for benchmark, split, method, *_ in groups]
     if any(in_print):
         column = ["published seen / unseen / hIoU", "---:", *in_print]
@@ -283,9 +297,21 @@ def _natural(name: str) -> tuple[Any, ...]:
     return tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"(\d+)", name))
 
 
+def _read_row(line: Mapping[Any, Any]) -> Row:
+    if None in line or None in line.values():
+        raise ValueError("a line has more or fewer cells than the header")
+    return {name: _parsed(name, line.get(name, "")) for name in COLUMNS}
+
+
 def _parsed(name: str, value: str) -> Any:
     if name == "seed":
         return int(value)
     if name == "method" and value not in METHODS:
         raise ValueError(f"unknown method '{value}'")
-    return value if name in IDENTITY else float(value) if value else None
+    if name in (*IDENTITY, "pretrained"):
+        return value
+    if not value:
+        return None
+    if not 0 <= float(value) <= 1:
+        raise ValueError(f"{name} is {value}: fractions are in [0, 1]")
+    return float(value)

@@ -109,6 +109,8 @@ class Page:
     seed: int
     images: int
     sections: list[SplitSection]
+    pretrained: Sequence[str]
+    """What the rows' networks began from."""
     contact_sheet: str | None
     """Data URI of the built-in world's contact sheet."""
     costs: list[Cost]
@@ -214,6 +216,7 @@ def page(
     sections: list[SplitSection],
     *,
     trained_on: str | None,
+    pretrained: Sequence[str],
     contact_sheet: str | None,
     costs: list[Cost],
 ) -> Page:
@@ -222,6 +225,7 @@ def page(
     return Page(
         benchmark=benchmark,
         trained_on=trained_on,
+        pretrained=pretrained,
         seed=first.scores.seed,
         images=len(first.predictions),
         sections=sections,

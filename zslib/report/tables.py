@@ -38,6 +38,11 @@ PROTOCOLS = {
         "The same predictions, but a class with nothing to count scores 0 instead of leaving the "
         "mean, as ZS3Net and JoEm released it.",
     ),
+    "labelled_classes_only": (
+        "Labelled classes only",
+        "The same predictions, but a class that no image shows leaves the mean even where it is "
+        "predicted, as detectron2 scores today.",
+    ),
     "without_background": (
         "Without background",
         "Pixels labelled background are not scored, as where background is no class of the "

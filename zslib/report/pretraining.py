@@ -1,0 +1,41 @@
+"""What the networks behind a row had learned before anything was trained here.
+
+Weights of ordinary ImageNet come from pictures of unseen classes with their names: another setting than
+the published one, whose encoder had seen none of them (zs3net §2). A released CLIP has read of
+everything. So every row of the leaderboard says what it began from.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from zslib.params import EncoderParams
+
+NOTHING = "none"
+
+
+@dataclass(frozen=True)
+class Beginnings:
+    """The encoders of a benchmark's networks, and its CLIP."""
+
+    backbone: EncoderParams
+    """Of all methods but for those with one of their own."""
+    sazs: EncoderParams | None
+    proposals: EncoderParams | None
+    clip: str | None
+    """A name on transformers' hub, or a folder; None if it was trained here."""
+
+    def of(self, method: str) -> str:
+        """Return where a method's weights are from: `resnet101 (hub) + openai/clip-vit-base-patch16`."""
+        if method.startswith("simbaseline"):
+            found = [_weights(self.proposals or self.backbone), self.clip]
+        elif method == "sazs":
+            found = [_weights(self.sazs or self.backbone)]
+        else:
+            found = [_weights(self.backbone)]
+        return " + ".join(filter(None, found)) or NOTHING
+
+
+def _weights(encoder: EncoderParams) -> str | None:
+    if isinstance(encoder.weights, list):
+        return ", ".join(Path(file).name for file in encoder.weights)
+    return f"{encoder.name} (hub)" if encoder.weights == "hub" else None
