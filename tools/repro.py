@@ -1,26 +1,31 @@
 """Bring the benchmark up to date with several stages at a time: `make repro JOBS=4`.
 
-`dvc repro` runs one stage after another. This starts every stage that is out of date, or stands
-behind one that is, as soon as what it depends on is there, and ends with a plain `dvc repro`: that one
-runs nothing if all went well, and has the last word in any case. Killed at any point, it goes on
-where it stopped.
+`dvc repro` runs one stage after another. This runs every stage that is out of date, or stands behind
+one that is, as soon as what it depends on is there, each by a `dvc repro` of its own. `dvc repro` after
+it finds nothing to do. Killed at any point, it goes on where it stopped.
 """
 
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
 from threading import Lock
 from typing import Any
 
 import click
 
-DVC = [sys.executable, "-m", "dvc"]
 LONGEST_NAME = 30
+
+# Every stage has a process of DVC, and half of what that takes to start is imports: one server has
+# them, and the processes fork from it.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["dvc.cli", "dvc.commands.repro", "dvc.repo.reproduce"])
 
 
 @click.command()
@@ -29,30 +34,29 @@ LONGEST_NAME = 30
 @click.argument("targets", nargs=-1)
 def main(jobs: int, gpus: str, targets: Sequence[str]) -> None:
     """Run what is out of date; TARGETS are stages, with all they depend on. Default: everything."""
-    waiting = stale_stages(targets)
-    if waiting:
-        failed = Workers(jobs, gpus.split(",") if gpus else []).run(waiting)
-        if failed:
-            sys.exit(f"{failed}: failed (see above); nothing new was started, the rest is kept")
-    sys.exit(subprocess.run([*DVC, "repro", *targets], check=False).returncode)
+    failed = Workers(jobs, gpus.split(",") if gpus else []).run(stale_stages(targets))
+    if failed:
+        sys.exit(f"{failed}: failed (see above); nothing new was started, the rest is kept")
+    print("Data and pipelines are up to date.")
 
 
 def stale_stages(targets: Sequence[str]) -> dict[str, set[str]]:
     """Return each stage that may have to run, with those of them that it depends on.
 
-    Stages that most others stand behind come first.
+    Stages that most others stand behind come first. What stands behind a stale stage is not looked
+    at: in a fresh clone that would take DVC seconds for nothing.
     """
     from dvc.repo import Repo
 
     repo = Repo()
     graph = repo.index.graph
-    changed = set(repo.status([*targets] or None, with_deps=True))
-    wanted = {stage.addressing for stage in _with_dependencies(repo, targets)}
+    wanted = {stage.addressing: stage for stage in _with_dependencies(repo, targets)}
     needs = {stage.addressing: {d.addressing for d in graph.successors(stage)} for stage in graph}
     stale: set[str] = set()
-    for name in _in_order(needs):
-        if name in wanted and (name in changed or needs[name] & stale):
-            stale.add(name)
+    with repo.lock:
+        for name in _in_order(needs):
+            if name in wanted and (needs[name] & stale or wanted[name].status()):
+                stale.add(name)
     behind = _count_behind(needs)
     return {
         name: needs[name] & stale for name in sorted(stale, key=lambda n: behind[n], reverse=True)
@@ -82,6 +86,18 @@ def _count_behind(needs: Mapping[str, set[str]]) -> dict[str, int]:
     return {name: len(names) for name, names in behind.items()}
 
 
+def be_dvc(stage: str, environment: Mapping[str, str], output: Connection) -> None:
+    """Run one stage, as `dvc repro --single-item` does, in a group of processes of its own."""
+    os.setsid()
+    os.environ.update(environment)
+    for stream in (1, 2):
+        os.dup2(output.fileno(), stream)
+    output.close()
+    from dvc.cli import main
+
+    sys.exit(main(["--wait-for-lock", "repro", "--single-item", stage]))
+
+
 class Workers:
     """Some processes of DVC at once, each running one stage."""
 
@@ -91,7 +107,7 @@ class Workers:
         self._shared = [gpus[i % len(gpus)] for i in range(jobs)] if gpus else []
         for gpu in self._shared:
             self._gpus.put(gpu)
-        self._running: set[subprocess.Popen[str]] = set()
+        self._running: set[BaseProcess] = set()
         self._lock = Lock()
 
     def run(self, waiting: dict[str, set[str]]) -> str | None:
@@ -114,28 +130,28 @@ class Workers:
 
     def _run_stage(self, name: str) -> bool:
         """Run one stage, its output line by line under its name; return whether it succeeded."""
-        environment = dict(os.environ)
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self._jobs)))
+        threads = max(1, (os.cpu_count() or 1) // self._jobs)
+        environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
         gpu = self._gpus.get() if self._shared else None
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
-        process = subprocess.Popen(
-            [*DVC, "--wait-for-lock", "repro", "--single-item", name],
-            env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
+        said, output = PROCESSES.Pipe(duplex=False)
+        process = PROCESSES.Process(target=be_dvc, args=(name, environment, output))
         with self._lock:
+            process.start()
             self._running.add(process)
-        assert process.stdout is not None
+        output.close()
         label = name.removeprefix("pipelines/").replace("/dvc.yaml", "")[-LONGEST_NAME:]
-        for line in process.stdout:
-            if line.strip():
-                print(f"{label:>{LONGEST_NAME}} | {line.rstrip()}", flush=True)
+        with open(said.fileno(), closefd=False) as lines:
+            for line in lines:
+                if line.strip():
+                    print(f"{label:>{LONGEST_NAME}} | {line.rstrip()}", flush=True)
+        process.join()
         with self._lock:
             self._running.discard(process)
         if gpu is not None:
             self._gpus.put(gpu)
-        return process.wait() == 0
+        return process.exitcode == 0
 
     @contextmanager
     def _ended_with_us(self) -> Iterator[None]:
@@ -144,7 +160,10 @@ class Workers:
         def end(number: int, _: Any) -> None:
             with self._lock:
                 for process in self._running:
-                    os.killpg(process.pid, signal.SIGTERM)
+                    assert process.pid is not None, "it has been started"
+                    process.terminate()
+                    with suppress(ProcessLookupError):  # it has ended, or begins no group any more
+                        os.killpg(process.pid, signal.SIGTERM)
             sys.exit(128 + number)
 
         before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
