@@ -1,6 +1,7 @@
 """Every benchmark of conf/ is the one that its specification describes, and DVC can build its graph."""
 
 import functools
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ import yaml
 from dvc.dependency.param import ParamsDependency
 from dvc.repo import Repo
 
+from tests.pipeline.trivial import Project
 from tools.compose_params import PROJECT, compose
 from zslib.benchmark import Split
 from zslib.datasets.context import CONTEXT_33, CONTEXT_CLASSES
@@ -323,14 +325,34 @@ def stages_of(folder: Path, benchmark: str, *overrides: str) -> dict[str, Any]:
         return {stage.addressing: stage for stage in repo.index.graph}
 
 
-def test_dvc_resolves_every_stage_and_parameter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(scope="module")
+def fresh_clone(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The tracked files that DVC reads; nothing has ever run."""
+    project = Project(tmp_path_factory.mktemp("fresh_clone"))
+    for name in project_files("dvc.yaml", "params.yaml", "pipelines", "conf", ".dvc"):
+        project.write(name, (PROJECT / name).read_text())
+    project.call("git", "init", "--quiet", "--initial-branch", "main")
+    project.commit()
+    return project
+
+
+def project_files(*names: str) -> list[str]:
+    """What git has under these names."""
+    return Project(PROJECT).call("git", "ls-files", *names).splitlines()
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_one_command_shows_all_that_a_benchmark_would_run(
+    benchmark: str, fresh_clone: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shown = fresh_clone.call("dvc", "exp", "run", "-S", f"benchmark={benchmark}", "--dry", "--force")
+    names = set(re.findall(r"^Running stage '(.*)':$", shown, re.M))
     monkeypatch.chdir(tmp_path)
-    stages = stages_of(tmp_path, "cocostuff-simbaseline").values()
-    outs = {str(out) for stage in stages for out in stage.outs}
-    assert "artifacts/cocostuff-simbaseline/index" in outs
-    assert missing_parameters(stages) == set()
+    stages = stages_of(tmp_path, benchmark)
+    drawn = {"pipelines/world/dvc.yaml:draw"}  # in every graph, and behind nothing but the world
+    assert names | drawn == set(stages)
+    assert missing_parameters(stages.values()) == set()
+    assert fresh_clone.call("git", "status", "--porcelain") == ""
 
 
 @pytest.mark.parametrize("recipe", ["published", "laptop", "long"])
