@@ -30,7 +30,7 @@ def main(
     python -m stages.simbaseline_fcn --backbone artifacts/world/u4/backbone/network.safetensors ...
     --out artifacts/world/u4/simbaseline/fcn.safetensors
     """
-    encoder_params = section("simbaseline.proposals.encoder")
+    encoder = section("simbaseline.proposals.encoder")
     sizes = section("simbaseline.proposals.network")
     training, prompts = section("simbaseline.fcn.training"), section("simbaseline.fcn.prompts")
     seed, compute = section("seed"), section("compute")
@@ -42,22 +42,19 @@ def main(
     from zslib.datasets.index import ImageIndex
     from zslib.embeddings.table import load_class_vectors
     from zslib.fine_tuning import LabelledImages, Run
-    from zslib.methods.simbaseline.fcn import FCN, PixelEmbedder, fit
-    from zslib.methods.simbaseline.pixel_level import starting_encoder
+    from zslib.methods.simbaseline.fcn import fit, untrained
     from zslib.training import Curves, start_runtime
 
     labelled = LabelledImages.of(ImageIndex.load(images).path, open_labels(labels))
     split, recorded = labelled.split, Curves(curves, every=20)
     runtime = start_runtime(compute)
     words = text / f"{prompts}.safetensors"
-    sections = [encoder_params, sizes, training, seed]
+    rows = torch.from_numpy(load_class_vectors(words).rows)[list(split.seen)]
+    sections = [encoder, sizes, training, seed]
     with scratch(out, [images, labels, backbone, words], sections) as folder:
-        encoder, weights = starting_encoder(encoder_params, Backbone.load(backbone), split)
-        rows = torch.from_numpy(load_class_vectors(words).rows)[list(split.seen)]
-        torch.manual_seed(seed)
-        network = FCN(sizes, encoder, rows.shape[1])
-        network.load_encoder(weights)
-        embedder = PixelEmbedder(network, sizes, encoder, split)
+        embedder = untrained(
+            Backbone.load(backbone), split, rows.shape[1], sizes, encoder, seed=seed
+        )
         run = Run(f"fcn {split.name}", seed, compute, runtime, folder, recorded)
         fit(embedder, labelled, rows, training, run)
         if runtime.rank == 0:

@@ -36,36 +36,27 @@ def main(
 
     from zslib.artifacts.maps import open_labels
     from zslib.backbones.trained import Backbone
-    from zslib.benchmark import Split
     from zslib.datasets.index import ImageIndex
     from zslib.embeddings.table import load_class_vectors
-    from zslib.methods.simbaseline.fit import fit
-    from zslib.methods.simbaseline.network import MaskFormer, Proposer
-    from zslib.methods.simbaseline.pixel_level import starting_encoder
-    from zslib.training import Checkpoint, Curves, start_runtime
+    from zslib.fine_tuning import LabelledImages, Run
+    from zslib.methods.simbaseline.fit import fit, untrained
+    from zslib.training import Curves, start_runtime
 
-    index, label_maps = ImageIndex.load(images), open_labels(labels)
-    split, recorded = Split.described(label_maps.meta), Curves(curves, every=20)
+    labelled = LabelledImages.of(ImageIndex.load(images).path, open_labels(labels))
+    split, recorded = labelled.split, Curves(curves, every=20)
     runtime = start_runtime(compute)
     words = text / f"{prompts}.safetensors"
+    rows = torch.from_numpy(load_class_vectors(words).rows)[list(split.seen)]
     with scratch(out, [images, labels, backbone, words], [params, seed]) as folder:
-        encoder, weights = starting_encoder(params.encoder, Backbone.load(backbone), split)
-        rows = torch.from_numpy(load_class_vectors(words).rows)
-        torch.manual_seed(seed)
-        network = MaskFormer(params.network, encoder, rows[list(split.seen)])
-        network.load_encoder(weights)
-        proposer = Proposer(network, params.network, encoder, split)
+        proposer = untrained(Backbone.load(backbone), split, rows, params, seed=seed)
         fit(
             proposer,
-            [index.path(image_id) for image_id in label_maps.ids],
-            label_maps,
+            labelled.paths,
+            labelled,
             split.seen,
             params.training,
-            seed=seed,
-            compute=compute,
-            runtime=runtime,
-            checkpoint=Checkpoint(folder, compute.checkpoint_seconds),
-            curves=recorded,
+            section="simbaseline.proposals.training",
+            run=Run(f"proposals {split.name}", seed, compute, runtime, folder, recorded),
         )
         if runtime.rank == 0:
             proposer.save(out)

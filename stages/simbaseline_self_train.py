@@ -1,17 +1,10 @@
 """Self-train SimBaseline: pseudo-labels, and a second training on all classes."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from stages.command import EXISTING, PATH, Sections, scratch, stage
-
-if TYPE_CHECKING:
-    from zslib.benchmark import Split
-    from zslib.embeddings.table import ClassVectors
-    from zslib.methods.simbaseline.segmenters import ProposalSegmenter
-    from zslib.params import FusionParams
 
 
 @stage
@@ -46,72 +39,50 @@ def main(
     query_prompts = section("simbaseline.query_prompts")
     region_prompts = section("simbaseline.region_prompts")
     views, batch_size = section("simbaseline.test"), section("simbaseline.batch_size")
-    seed = section("seed")
-    compute = section("compute").on_one_device()
+    seed, compute = section("seed"), section("compute").on_one_device()
 
     from zslib.artifacts.maps import open_labels
-    from zslib.artifacts.publish import publish
+    from zslib.artifacts.proposals import Proposals
+    from zslib.artifacts.regions import Regions
     from zslib.datasets.index import ImageIndex
-    from zslib.methods.simbaseline.extraction import TestImages, extract
+    from zslib.fine_tuning import Run
+    from zslib.methods.simbaseline.extraction import TestImages
     from zslib.methods.simbaseline.network import Proposer
-    from zslib.methods.simbaseline.segmenters import load_text
+    from zslib.methods.simbaseline.segmenters import load_text, segmenter
     from zslib.methods.simbaseline.self_training import self_train
     from zslib.training import Curves, start_runtime
 
-    index, label_maps = ImageIndex.load(images), open_labels(labels)
-    proposer, recorded = Proposer.load(network), Curves(curves, every=20)
-    runtime = start_runtime(compute)
+    index, proposer = ImageIndex.load(images), Proposer.load(network)
+    proposed, recorded = Proposals.open(proposals), Curves(curves, every=20)
     query_text, region_text = (
         load_text(one, templates=text, learned=prompts) for one in (query_prompts, region_prompts)
     )
-    first = _segmenter(proposals, regions, query_text, region_text, proposer.split, fusion)
-    inputs = [images, labels, network, proposals, regions]
-    sections = [params, fusion, views, query_text.made_from, query_prompts, region_prompts, seed]
-    with scratch(out, inputs, sections) as folder, publish(out) as temporary:
+    labeller = segmenter(
+        "both",
+        proposed,
+        query_text,
+        proposer.split,
+        fusion,
+        regions=Regions.open(regions, proposals=proposed.key),
+        region_text=region_text,
+    )
+    inputs = [images, labels, network, proposals, regions, prompts / "text.safetensors"]
+    sections = [params, fusion, views, query_text.made_from, region_text.made_from, seed]
+    with scratch(out, inputs, sections) as folder:
+        name, runtime = f"self-training {proposer.split.name}", start_runtime(compute)
         self_train(
             proposer,
-            first,
+            labeller,
             query_text,
             index,
-            label_maps,
+            open_labels(labels),
             params,
-            path=temporary / "pseudo_labels.h5",
-            seed=seed,
-            compute=compute,
-            runtime=runtime,
-            scratch=folder,
-            curves=recorded,
-        )
-        proposer.save(temporary / "network.safetensors")
-        extract(
-            proposer,
-            TestImages.of(index, index.ids("val"), views),
-            temporary / "val.h5",
+            test=TestImages.of(index, index.ids("val"), views),
             batch_size=batch_size,
-            runtime=runtime,
-            scratch=folder / "val",
+            out=out,
+            run=Run(name, seed, compute, runtime, folder, recorded),
         )
         recorded.write()
-
-
-def _segmenter(
-    proposals: Path,
-    regions: Path,
-    query_text: "ClassVectors",
-    region_text: "ClassVectors",
-    split: "Split",
-    fusion: "FusionParams",
-) -> "ProposalSegmenter":
-    """Return what labels the unlabelled images: both classifiers of their proposals."""
-    from zslib.artifacts.proposals import Proposals
-    from zslib.artifacts.regions import Regions
-    from zslib.methods.simbaseline.segmenters import segmenter
-
-    proposed = Proposals.open(proposals)
-    embedded = Regions.open(regions, proposals=proposed.key)
-    return segmenter(
-        "both", proposed, query_text, split, fusion, regions=embedded, region_text=region_text
-    )
 
 
 if __name__ == "__main__":

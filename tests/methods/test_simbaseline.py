@@ -30,7 +30,7 @@ from zslib.methods.simbaseline.self_training import (
     MixedLabels,
     best_unseen,
     best_unseen_as_released,
-    write,
+    label,
 )
 from zslib.params import FusionParams, ProposalPseudoLabels
 from zslib.segmenters import Segmenter
@@ -132,15 +132,13 @@ def test_o15_half_is_not_foreground() -> None:
 def test_check_10_the_second_softmax_is_nearly_flat(classes: int, expected: float) -> None:
     scores = torch.zeros(classes, 1, 1)
     scores[-1] = 1.0
-    known = np.full((1, 1), IGNORE_INDEX, np.uint8)
 
-    def label(threshold: float) -> int:
-        ids = range(classes)
-        found = best_unseen_as_released(scores, known, ids, [classes - 1], threshold)
-        return int(found[0][0, 0])
+    def found(threshold: float) -> int:
+        labels, _ = best_unseen_as_released(scores, range(classes), [classes - 1], threshold)
+        return int(labels[0, 0])
 
-    assert label(expected - 1e-6) == classes - 1
-    assert label(expected + 1e-6) == IGNORE_INDEX
+    assert found(expected - 1e-6) == classes - 1
+    assert found(expected + 1e-6) == IGNORE_INDEX
 
 
 # --- segmenters ------------------------------------------------------------------------------------
@@ -264,14 +262,14 @@ def scores_of(rows: Sequence[Sequence[float]]) -> Tensor:
 def test_where_seen_classes_are_known_void_pixels_get_the_best_unseen_one() -> None:
     scores = scores_of([[0.9, 0.9], [0.2, 0.1], [0.1, 0.3]])
     known = np.array([[0, IGNORE_INDEX]], np.uint8)
-    labels, sure = best_unseen(scores, known, [0, 3, 4], [3, 4], 0.0)
+    labels, sure = best_unseen(scores, known, [0, 3, 4], [3, 4])
     assert labels.tolist() == [[3, 4]]
     assert sure.tolist() == [[51, 76]]
 
 
 def test_where_nothing_is_known_an_unseen_class_must_be_best_of_all() -> None:
     scores = scores_of([[0.9, 0.2], [0.2, 0.1], [0.1, 0.3]])
-    labels, _ = best_unseen(scores, void(1, 2), [0, 3, 4], [3, 4], 0.0)
+    labels, _ = best_unseen(scores, void(1, 2), [0, 3, 4], [3, 4])
     assert labels.tolist() == [[IGNORE_INDEX, 4]]
 
 
@@ -280,7 +278,7 @@ def write_pseudo(found: ProposalSegmenter, folder: Path, rule: str) -> list[np.n
     known[0][:8] = 0
     params = ProposalPseudoLabels(rule=rule, quantile=0.0)
     folder.mkdir()
-    write(found, known, params, folder / "st.h5", scratch=folder)
+    label(found, known, params, folder / "st.h5", scratch=folder)
     return list(open_pseudo_labels(folder / "st.h5")[0])
 
 
@@ -309,7 +307,7 @@ def test_at_most_the_quantile_of_a_class_becomes_void(
     found = segmenter("queries", proposals, TEXT, SPLIT, FUSION)
     known = [np.where(np.eye(32) > 0, 1, IGNORE_INDEX).astype(np.uint8)] * 2
     params = ProposalPseudoLabels(quantile=quantile)
-    write(found, known, params, tmp_path / "st.h5", scratch=tmp_path)
+    label(found, known, params, tmp_path / "st.h5", scratch=tmp_path)
     labels, scores = open_pseudo_labels(tmp_path / "st.h5")
     unknown = np.stack(known) == IGNORE_INDEX
     given = np.stack(list(labels))[unknown]
@@ -326,7 +324,7 @@ def test_the_second_training_sees_each_image_once(proposals: Proposals, tmp_path
     write_label_maps(seen_path, ["b", "c"], [void(32, 32)] * 2, schema=LABELS, meta=meta)
     seen = open_labels(seen_path)
     known = KnownLabels(found.ids, seen, lambda _: (32, 32))
-    write(found, known, ProposalPseudoLabels(), pseudo_path, scratch=tmp_path)
+    label(found, known, ProposalPseudoLabels(), pseudo_path, scratch=tmp_path)
     mixed = MixedLabels.of(seen, open_pseudo_labels(pseudo_path)[0])
     assert mixed.ids == ("c", "a", "b")
     assert len(mixed) == 3

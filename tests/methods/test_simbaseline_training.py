@@ -39,7 +39,7 @@ from zslib.params import (
     ProposalTraining,
     ViewParams,
 )
-from zslib.training import Checkpoint, SingleProcess
+from zslib.training import SingleProcess
 
 # --- views -----------------------------------------------------------------------------------------
 
@@ -89,10 +89,10 @@ def test_colour_jitter_moves_colours_and_nothing_else() -> None:
 
 def fitted(
     world: World,
+    folder: Path,
     *,
-    curves: tiny.RecordedCurves | None = None,
-    folder: Path | None = None,
     training: ProposalTraining = TRAINING,
+    curves: tiny.RecordedCurves | None = None,
 ) -> Proposer:
     found = proposer()
     fit(
@@ -101,11 +101,8 @@ def fitted(
         [tiny.SPLIT.seen_labels(label_map) for label_map in world.image_labels],
         SEEN,
         training,
-        seed=0,
-        compute=tiny.CPU,
-        runtime=SingleProcess(),
-        checkpoint=Checkpoint(folder, 0.0) if folder else None,
-        curves=curves,
+        section="simbaseline.proposals.training",
+        run=tiny.run(folder, curves, seconds=0),
     )
     return found
 
@@ -113,43 +110,40 @@ def fitted(
 SHORT = TRAINING.model_copy(update={"steps": 6})
 
 
-def test_it_learns_to_name_what_it_cuts_out(world: World) -> None:
+def test_it_learns_to_name_what_it_cuts_out(world: World, tmp_path: Path) -> None:
     curves = tiny.RecordedCurves()
-    fitted(world, curves=curves)
+    fitted(world, tmp_path, curves=curves)
     for name in ("loss", "cross_entropy"):
         losses = curves.series(name)
         assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5]), name
 
 
 def test_a_killed_training_ends_as_an_unbroken_one(world: World, tmp_path: Path) -> None:
-    fitted(world, training=SHORT).save(tmp_path / "whole")
+    fitted(world, tmp_path / "one", training=SHORT).save(tmp_path / "whole")
+    dying = tiny.RecordedCurves(dies_after=4)
     with pytest.raises(tiny.KilledError):
-        fitted(
-            world,
-            training=SHORT,
-            folder=tmp_path / "run",
-            curves=tiny.RecordedCurves(dies_after=4),
-        )
-    fitted(world, training=SHORT, folder=tmp_path / "run").save(tmp_path / "resumed")
+        fitted(world, tmp_path / "two", training=SHORT, curves=dying)
+    fitted(world, tmp_path / "two", training=SHORT).save(tmp_path / "resumed")
     assert (tmp_path / "whole").read_bytes() == (tmp_path / "resumed").read_bytes()
 
 
 def test_section_2_3_a_step_is_no_longer_than_the_clipped_gradient_of_the_whole_model(
-    world: World,
+    world: World, tmp_path: Path
 ) -> None:
     """Plain gradient descent at rate 1, for AdamW's steps do not tell how long a gradient is."""
     descent = OptimiserParams(name="sgd", lr=1.0, momentum=0.0, weight_decay=0.0)
     once = {"optimiser": descent, "gradient_clip": 0.01, "steps": 1}
-    found = fitted(world, training=TRAINING.model_copy(update=once))
+    found = fitted(world, tmp_path, training=TRAINING.model_copy(update=once))
     before, after = (
         nn.utils.parameters_to_vector(p.network.parameters()) for p in (proposer(), found)
     )
     assert (after - before).norm().item() == pytest.approx(0.01, rel=1e-3)
 
 
-def test_fewer_images_than_a_batch_are_refused(world: World) -> None:
-    with pytest.raises(InputError, match="batch_size: 99 is more than the 8"):
-        fitted(world, training=TRAINING.model_copy(update={"batch_size": 99}))
+def test_fewer_images_than_a_batch_are_refused(world: World, tmp_path: Path) -> None:
+    key = r"simbaseline\.proposals\.training\.batch_size"
+    with pytest.raises(InputError, match=f"{key}: 99 is more than the 8"):
+        fitted(world, tmp_path, training=TRAINING.model_copy(update={"batch_size": 99}))
 
 
 # --- extraction ------------------------------------------------------------------------------------
@@ -250,11 +244,8 @@ def test_one_size_for_tests(tmp_path: Path) -> None:
 
 def test_self_training_goes_on_with_all_classes(tmp_path: Path) -> None:
     """From where the first training ended; the images of the proposals get pseudo-labels."""
-    index, found, curves = (
-        index_of(tmp_path, blank([(40, 40)] * 6)),
-        proposer(),
-        tiny.RecordedCurves(),
-    )
+    index = index_of(tmp_path, blank([(40, 40)] * 6))
+    found, curves = proposer(), tiny.RecordedCurves()
     meta, void = tiny.SPLIT.describe(), np.full((40, 40), IGNORE_INDEX, np.uint8)
     write_label_maps(
         tmp_path / "seen.h5", index.ids("val")[:4], [void] * 4, schema=LABELS, meta=meta
@@ -272,16 +263,19 @@ def test_self_training_goes_on_with_all_classes(tmp_path: Path) -> None:
         index,
         open_labels(tmp_path / "seen.h5"),
         ProposalSelfTraining(splits=[], labels=rule, training=SHORT),
-        path=tmp_path / "pseudo_labels.h5",
-        seed=0,
-        compute=tiny.CPU,
-        runtime=SingleProcess(),
-        scratch=tmp_path / "run",
-        curves=curves,
+        test=TestImages.of(index, index.ids("val"), VIEWS),
+        batch_size=2,
+        out=tmp_path / "st",
+        run=tiny.run(tmp_path, curves),
     )
-    labels, _ = open_pseudo_labels(tmp_path / "pseudo_labels.h5")
+    labels, _ = open_pseudo_labels(tmp_path / "st/pseudo_labels.h5")
     assert labels.ids == proposals.ids
     assert set(labels.pixels.tolist()) <= {*tiny.UNSEEN}, "nothing is void by the released rule"
     assert torch.equal(found.network.head.text, tiny.EMBEDDINGS)
     assert len(curves.series("loss")) == SHORT.steps
     assert not torch.equal(found.network.head.no_object, before)
+    loaded = Proposer.load(tmp_path / "st/network.safetensors")
+    assert torch.equal(loaded.network.head.no_object, found.network.head.no_object)
+    proposed = Proposals.open(tmp_path / "st/val.h5")
+    assert proposed.ids == index.ids("val")
+    np.testing.assert_array_equal(proposed.no_object, loaded.network.head.no_object.detach())

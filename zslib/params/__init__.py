@@ -262,6 +262,24 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def _somebody_names_the_masks(self) -> "Params":
+        has_model, tables = bool(self.vision_language.models), self.vision_language.text_tables
+        for table in tables:
+            if table not in self.vectors.sources:
+                raise ValueError(
+                    f"vision_language.text_tables: vectors.sources has no entry '{table}'"
+                )
+        asking = {"splits": has_model, "fcn.splits": has_model}
+        asking["proposal_splits"] = has_model or bool(tables)
+        for key, answered in asking.items():
+            if select(self, f"simbaseline.{key}") and not answered:
+                raise ValueError(
+                    f"simbaseline.{key}: needs a vision-language model; set vision_language.models to "
+                    "[clip], or empty this list"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _others_leaves_the_background_a_chance(self) -> "Params":
         """With the mean, SAZS's margins add up to 0 over the seen classes: one is never below the
         background's, which is 0."""

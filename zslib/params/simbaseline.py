@@ -165,8 +165,17 @@ class SimbaselineParams(Section):
     clean: FusionParams
     official: FusionParams
     """As released."""
+    proposal_splits: list[str]
+    """Splits for which masks are proposed, and scored as their queries, or the truth, would name them."""
     splits: list[str]
-    ablation_splits: list[str]
-    """Splits that each half is scored on as well, and masks named by the truth."""
+    """Those of them for which a vision-language model names the masks' regions: SimBaseline itself."""
     self_training: ProposalSelfTraining
     fcn: PerPixelParams
+
+    @model_validator(mode="after")
+    def _one_stands_on_another(self) -> "SimbaselineParams":
+        if strange := sorted(set(self.splits) - set(self.proposal_splits)):
+            raise ValueError(f"splits: '{strange[0]}' is not among proposal_splits; add it there")
+        if strange := sorted(set(self.self_training.splits) - set(self.splits)):
+            raise ValueError(f"self_training.splits: '{strange[0]}' is not among splits; add it there")
+        return self

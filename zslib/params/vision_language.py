@@ -84,7 +84,8 @@ class VisionLanguageParams(Section):
     """A CLIP of transformers, by name or local folder, or one trained on captions."""
 
     models: list[Literal["clip"]] = Field(max_length=1)
-    """Empty: there is none, and with `simbaseline.splits` empty too nothing asks for one."""
+    text_tables: list[str] = Field(max_length=1)
+    """Without a model, the entry of `vectors.sources` that has its text vectors: they name proposals."""
     captions: str
     """One line of JSON per image; an empty file where the model comes trained."""
     name: str | None
@@ -98,4 +99,6 @@ class VisionLanguageParams(Section):
     def _one_origin(self) -> "VisionLanguageParams":
         if (self.name is None) == (self.training is None):
             raise ValueError("give exactly one of 'name' and 'training'")
+        if self.models and self.text_tables:
+            raise ValueError("text_tables: the model in 'models' reads class names itself; empty one")
         return self

@@ -116,14 +116,12 @@ class Criterion(MaskFormerLoss):
         """Return focal and dice loss of the matched pairs, void pixels left out."""
         predicted = masks_queries_logits[self._get_predictions_permutation_indices(indices)]
         pairs = zip(mask_labels, indices, strict=True)
-        wanted = torch.cat([masks[targets.to(masks.device)] for masks, (_, targets) in pairs])
+        wanted = torch.cat([masks[matched.to(masks.device)] for masks, (_, matched) in pairs])
         large = F.interpolate(
             predicted[:, None], wanted.shape[-2:], mode="bilinear", align_corners=False
         )
-        logits, truth = (
-            _without_void(large[:, 0], wanted).flatten(1),
-            wanted.clamp(min=0).flatten(1),
-        )
+        logits = _without_void(large[:, 0], wanted).flatten(1)
+        truth = wanted.clamp(min=0).flatten(1)
         return {
             "loss_mask": sigmoid_focal_loss(logits, truth, num_masks),
             "loss_dice": dice_loss(logits, truth, num_masks),

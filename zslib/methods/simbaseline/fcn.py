@@ -14,19 +14,21 @@ from transformers.models.maskformer.modeling_maskformer import MaskFormerPixelLe
 
 from zslib.artifacts.proposals import STRIDE
 from zslib.artifacts.schemas import Schema
-from zslib.benchmark import IGNORE_INDEX
+from zslib.backbones.trained import Backbone
+from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.fine_tuning import LabelledImages, Run
 from zslib.methods.simbaseline.fusion import map_logits
-from zslib.methods.simbaseline.learning import learn
+from zslib.methods.simbaseline.learning import learn_from_labels
 from zslib.methods.simbaseline.pixel_level import (
     PixelLevelNetwork,
     Trained,
     dilate_last_stage,
     initialise_convolutions,
     maskformer_config,
+    starting_encoder,
 )
 from zslib.params import MaskFormerParams, PixelTraining, ProposalEncoder
-from zslib.training import Checkpoint, Losses, mean_over_processes
+from zslib.training import Losses, mean_over_processes
 
 
 class FCN(PixelLevelNetwork):
@@ -59,6 +61,27 @@ class PixelEmbedder(Trained[FCN]):
         return FCN(params, encoder, tensors["projection.weight"].shape[0])
 
 
+def untrained(
+    backbone: Backbone,
+    split: Split,
+    dimension: int,
+    params: MaskFormerParams,
+    encoder: ProposalEncoder | None,
+    *,
+    seed: int,
+) -> PixelEmbedder:
+    """Return an embedder that has seen no label map; `dimension` is that of the text.
+
+    Raises:
+        InputError: its encoder cannot be had, or may have seen an unseen label.
+    """
+    own, weights = starting_encoder(encoder, backbone, split)
+    torch.manual_seed(seed)
+    network = FCN(params, own, dimension)
+    network.load_encoder(weights)
+    return PixelEmbedder(network, params, own, split)
+
+
 def fit(
     embedder: PixelEmbedder,
     images: LabelledImages,
@@ -78,20 +101,14 @@ def fit(
         total, count = cross_entropy(embeddings.float(), positions[labels.long()], names)
         return {"loss": mean_over_processes(run.runtime, total, count)}
 
-    learn(
-        embedder.network,
-        embedder.encoder,
-        losses_of,
+    learn_from_labels(
+        embedder,
         images.paths,
         images,
+        losses_of,
         params,
-        name=run.name,
         section="simbaseline.fcn.training",
-        seed=run.seed,
-        compute=run.compute,
-        runtime=run.runtime,
-        checkpoint=Checkpoint(run.folder, run.compute.checkpoint_seconds),
-        curves=run.curves,
+        run=run,
     )
 
 

@@ -4,15 +4,40 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from zslib.artifacts.proposals import STRIDE
+from zslib.backbones.trained import Backbone
+from zslib.benchmark import Split
+from zslib.fine_tuning import Run
 from zslib.methods.simbaseline.criterion import Criterion, Labels, Masks, targets
-from zslib.methods.simbaseline.learning import learn
-from zslib.methods.simbaseline.network import Predictions, Proposer
-from zslib.params import ComputeParams, ProposalTraining
-from zslib.training import Checkpoint, Curves, Losses, Runtime
+from zslib.methods.simbaseline.learning import learn_from_labels
+from zslib.methods.simbaseline.network import MaskFormer, Predictions, Proposer
+from zslib.methods.simbaseline.pixel_level import starting_encoder
+from zslib.params import ProposalParams, ProposalTraining
+from zslib.training import Losses
+
+
+def untrained(
+    backbone: Backbone,
+    split: Split,
+    text: Float[Tensor, "k d"],
+    params: ProposalParams,
+    *,
+    seed: int,
+) -> Proposer:
+    """Return a proposer that has seen no mask; `text` are the vectors of the split's seen classes.
+
+    Raises:
+        InputError: its encoder cannot be had, or may have seen an unseen label.
+    """
+    encoder, weights = starting_encoder(params.encoder, backbone, split)
+    torch.manual_seed(seed)
+    network = MaskFormer(params.network, encoder, text)
+    network.load_encoder(weights)
+    return Proposer(network, params.network, encoder, split)
 
 
 def fit(
@@ -22,40 +47,24 @@ def fit(
     classes: Sequence[int],
     params: ProposalTraining,
     *,
-    seed: int,
-    compute: ComputeParams,
-    runtime: Runtime,
-    checkpoint: Checkpoint | None = None,
-    curves: Curves | None = None,
+    section: str,
+    run: Run,
 ) -> None:
     """Train the proposer itself, further, on label maps of `classes` and void.
 
-    `classes` are in the order of the text that its head compares with.
+    `classes` are in the order of the text that its head compares with; `section` is where the
+    parameters stand.
 
     Raises:
         InputError: fewer images than a batch, or predictions that are not finite.
     """
-    criterion = Criterion(len(classes), runtime).to(runtime.device)
+    criterion = Criterion(len(classes), run.runtime).to(run.runtime.device)
 
     def losses_of(layers: list[Predictions], labels: Tensor) -> Losses:
         masks, positions = _targets(labels, classes, params)
         return criterion.total([_as_float32(layer) for layer in layers], masks, positions)
 
-    learn(
-        proposer.network,
-        proposer.encoder,
-        losses_of,
-        images,
-        label_maps,
-        params,
-        name=f"proposals {proposer.split.name}",
-        section="simbaseline.proposals.training",
-        seed=seed,
-        compute=compute,
-        runtime=runtime,
-        checkpoint=checkpoint,
-        curves=curves,
-    )
+    learn_from_labels(proposer, images, label_maps, losses_of, params, section=section, run=run)
 
 
 def _targets(

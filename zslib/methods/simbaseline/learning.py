@@ -10,72 +10,67 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from zslib.backbones.network import Normalise
-from zslib.datasets.views import BatchOrder, loader
+from zslib.datasets.views import BatchOrder
 from zslib.errors import InputError
-from zslib.methods.simbaseline.pixel_level import PixelLevelNetwork
+from zslib.fine_tuning import Run, learn
+from zslib.methods.simbaseline.pixel_level import PixelLevelNetwork, Trained
 from zslib.methods.simbaseline.views import ProposalViews
-from zslib.params import ComputeParams, PixelTraining, ProposalEncoder
-from zslib.training import (
-    Checkpoint,
-    Curves,
-    Losses,
-    Runtime,
-    TrainState,
-    build_optimiser,
-    train,
-)
+from zslib.params import PixelTraining
+from zslib.training import Losses, Runtime, TrainState, build_optimiser
 
 LossesOf = Callable[[Any, UInt8[Tensor, "b h w"]], Losses]
 """From what the network says of a batch, and its label maps; the total is called `loss`."""
 
 
-def learn(
-    network: PixelLevelNetwork,
-    encoder: ProposalEncoder,
-    losses_of: LossesOf,
+def learn_from_labels(
+    trained: Trained[Any],
     images: Sequence[Path],
     label_maps: Sequence[np.ndarray],
+    losses_of: LossesOf,
     params: PixelTraining,
     *,
-    name: str,
     section: str,
-    seed: int,
-    compute: ComputeParams,
-    runtime: Runtime,
-    checkpoint: Checkpoint | None = None,
-    curves: Curves | None = None,
+    run: Run,
 ) -> None:
-    """Train the network itself; `section` is where the parameters stand.
+    """Train the network itself, further; `section` is where the parameters stand.
 
     Raises:
-        InputError: fewer images than a batch.
+        InputError: fewer images than a batch, or a loss that is not finite.
     """
     if len(images) < params.batch_size:
         raise InputError(
             f"{section}.batch_size: {params.batch_size} is more than the "
             f"{len(images)} training images there are"
         )
+    network, encoder, runtime = trained.network, trained.encoder, run.runtime
+    optimiser = build_optimiser(params.optimiser, parameter_groups(network, params))
+    normalised = nn.Sequential(Normalise(encoder.mean, encoder.std), network).to(runtime.device)
+    step = _step(*runtime.prepare(normalised, optimiser), losses_of, params, runtime)
+    views, order = _batches(images, label_maps, params, run)
+    state = TrainState({"network": network}, {"network": optimiser})
+    learn(views, order, state, step, steps=params.steps, run=run)
+    network.cpu().eval()
+
+
+def _batches(
+    images: Sequence[Path], label_maps: Sequence[np.ndarray], params: PixelTraining, run: Run
+) -> tuple[ProposalViews, BatchOrder]:
+    """Return views of images, and the order that this process's share of their batches comes in."""
     views = ProposalViews(
-        images, label_maps, params.augmentation, seed=seed, cache_images=compute.cache_images
+        images,
+        label_maps,
+        params.augmentation,
+        seed=run.seed,
+        cache_images=run.compute.cache_images,
     )
     order = BatchOrder(
-        len(images), params.batch_size, seed=seed, rank=runtime.rank, world_size=runtime.world_size
+        len(images),
+        params.batch_size,
+        seed=run.seed,
+        rank=run.runtime.rank,
+        world_size=run.runtime.world_size,
     )
-    optimiser = build_optimiser(params.optimiser, parameter_groups(network, params))
-    training = _WithNormalisation(network, encoder.mean, encoder.std).to(runtime.device)
-    prepared, stepping = runtime.prepare(training, optimiser)
-    train(
-        TrainState({"network": network}, {"network": optimiser}),
-        _step(prepared, stepping, losses_of, params, runtime),
-        lambda start: iter(loader(views, order, start, params.steps, workers=compute.workers)),
-        steps=params.steps,
-        seed=seed,
-        name=name,
-        runtime=runtime,
-        checkpoint=checkpoint,
-        curves=curves,
-    )
-    network.cpu().eval()
+    return views, order
 
 
 def parameter_groups(network: PixelLevelNetwork, params: PixelTraining) -> list[dict[str, object]]:
@@ -98,19 +93,6 @@ def parameter_groups(network: PixelLevelNetwork, params: PixelTraining) -> list[
         }
         for (slow, spare), members in groups.items()
     ]
-
-
-class _WithNormalisation(nn.Module):
-    """uint8 images in, what the network says of them out."""
-
-    def __init__(
-        self, network: PixelLevelNetwork, mean: Sequence[float], std: Sequence[float]
-    ) -> None:
-        super().__init__()
-        self.network, self.normalise = network, Normalise(mean, std)
-
-    def forward(self, images: Tensor) -> Any:
-        return self.network(self.normalise(images))
 
 
 def _step(

@@ -16,14 +16,17 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from zslib.artifacts.maps import LabelMaps, open_pseudo_labels, write_pseudo_labels
+from zslib.artifacts.publish import publish
 from zslib.benchmark import IGNORE_INDEX
 from zslib.datasets.index import ImageIndex
 from zslib.embeddings.table import ClassVectors
+from zslib.fine_tuning import Run
+from zslib.methods.simbaseline.extraction import TestImages, extract
 from zslib.methods.simbaseline.fit import fit
 from zslib.methods.simbaseline.network import Proposer
 from zslib.methods.simbaseline.segmenters import ProposalSegmenter, text_rows
-from zslib.params import ComputeParams, ProposalPseudoLabels, ProposalSelfTraining
-from zslib.training import Checkpoint, Curves, Runtime, progress
+from zslib.params import ProposalPseudoLabels, ProposalSelfTraining
+from zslib.training import progress
 
 Labelled = tuple[UInt8[np.ndarray, "_h _w"], UInt8[np.ndarray, "_h _w"]]
 """A label map, and what its labels scored in 255ths."""
@@ -37,39 +40,46 @@ def self_train(
     seen: LabelMaps,
     params: ProposalSelfTraining,
     *,
-    path: Path,
-    seed: int,
-    compute: ComputeParams,
-    runtime: Runtime,
-    scratch: Path,
-    curves: Curves | None = None,
+    test: TestImages,
+    batch_size: int,
+    out: Path,
+    run: Run,
 ) -> None:
-    """Train the proposer itself on all classes, after publishing pseudo-labels at `path`.
+    """Train the proposer itself on all classes, after pseudo-labelling the images of the segmenter.
 
-    `segmenter` labels the images of its proposals; the proposer's head compares with `text` from now on.
+    Publish in `out` `pseudo_labels.h5`, `network.safetensors`, and `val.h5`: what it now proposes for
+    the test images, so many at a time. Its head compares with `text` from then on.
 
     Raises:
         InputError: fewer images than a batch, or predictions that are not finite.
     """
     known = KnownLabels(segmenter.ids, seen, index.size)
-    write(segmenter, known, params.labels, path, scratch=scratch)
-    mixed = MixedLabels.of(seen, open_pseudo_labels(path)[0])
-    proposer.network.compare_with(text_rows(text, segmenter.classes))
-    fit(
-        proposer,
-        [index.path(image_id) for image_id in mixed.ids],
-        mixed,
-        segmenter.classes,
-        params.training,
-        seed=seed,
-        compute=compute,
-        runtime=runtime,
-        checkpoint=Checkpoint(scratch, compute.checkpoint_seconds),
-        curves=curves,
-    )
+    with publish(out) as temporary:
+        path = temporary / "pseudo_labels.h5"
+        label(segmenter, known, params.labels, path, scratch=run.folder)
+        mixed = MixedLabels.of(seen, open_pseudo_labels(path)[0])
+        proposer.network.compare_with(text_rows(text, segmenter.classes))
+        fit(
+            proposer,
+            [index.path(image_id) for image_id in mixed.ids],
+            mixed,
+            segmenter.classes,
+            params.training,
+            section="simbaseline.self_training.training",
+            run=run,
+        )
+        proposer.save(temporary / "network.safetensors")
+        extract(
+            proposer,
+            test,
+            temporary / "val.h5",
+            batch_size=batch_size,
+            runtime=run.runtime,
+            scratch=run.folder / "val",
+        )
 
 
-def write(
+def label(
     segmenter: ProposalSegmenter,
     known: Sequence[UInt8[np.ndarray, "_h _w"]],
     params: ProposalPseudoLabels,
@@ -117,11 +127,13 @@ def candidates(
 ) -> Iterator[Labelled]:
     """Yield each image's labels and scores; what was known scores 255."""
     classes, unseen = segmenter.classes, segmenter.split.unseen
-    rule = _RULES[params.rule]
     shown = progress(known, name=f"pseudo-labels {segmenter.split.name}")
     for position, truth in enumerate(shown):
         found = segmenter.class_scores(position, truth.shape)
-        labels, scores = rule(found, truth, classes, unseen, params.threshold)
+        if params.rule == "released":
+            labels, scores = best_unseen_as_released(found, classes, unseen, params.threshold)
+        else:
+            labels, scores = best_unseen(found, truth, classes, unseen)
         void = truth == IGNORE_INDEX
         scores = np.where(void, scores, 255).astype(np.uint8)
         labels = np.where(void, labels, truth)
@@ -133,7 +145,6 @@ def best_unseen(
     known: UInt8[np.ndarray, "h w"],
     classes: Sequence[int],
     unseen: Sequence[int],
-    threshold: float,
 ) -> Labelled:
     """Give every pixel its best unseen class, or, where nothing is known, that if it is best of all."""
     rows = [k for k, c in enumerate(classes) if c in unseen]
@@ -145,21 +156,17 @@ def best_unseen(
 
 
 def best_unseen_as_released(
-    scores: Float[Tensor, "k h w"],
-    known: UInt8[np.ndarray, "h w"],
-    classes: Sequence[int],
-    unseen: Sequence[int],
-    threshold: float,
+    scores: Float[Tensor, "k h w"], classes: Sequence[int], unseen: Sequence[int], threshold: float
 ) -> Labelled:
-    """The same after a softmax of the scores, which are none (nearly flat); void below `threshold`."""
+    """Give every pixel its best unseen class; void where a softmax leaves it below `threshold`.
+
+    Scores are no logits: their softmax is nearly flat.
+    """
     rows = [k for k, c in enumerate(classes) if c in unseen]
     best, which = scores.softmax(0)[rows].max(0)
     labels = np.array(unseen, np.uint8)[which.numpy()]
     kept = np.where((best >= threshold).numpy(), labels, IGNORE_INDEX)
     return kept.astype(np.uint8), _in_255ths(best)
-
-
-_RULES = {"quantile": best_unseen, "released": best_unseen_as_released}
 
 
 def quantiles(labels: LabelMaps, scores: LabelMaps, share: float) -> UInt8[np.ndarray, " 256"]:
