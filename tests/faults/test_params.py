@@ -128,6 +128,26 @@ def test_every_stage_refuses_a_misspelt_key(stage: str, write_params: Callable[.
             ["sazs.objectives.others", "no class is called 'background'"],
         ),
         (
+            lambda p: p["vision_language"].update(models=[]),
+            ["simbaseline.splits", "needs a vision-language model"],
+        ),
+        (
+            lambda p: p["vision_language"].update(text_tables=["fasttext"]),
+            ["vision_language", "text_tables", "empty one"],
+        ),
+        (
+            lambda p: p["vision_language"].update(models=[], text_tables=["glove"]),
+            ["vision_language.text_tables", "glove"],
+        ),
+        (
+            lambda p: p["simbaseline"].update(proposal_splits=[]),
+            ["simbaseline", "u4", "proposal_splits"],
+        ),
+        (
+            lambda p: p["simbaseline"].update(splits=[]),
+            ["simbaseline", "self_training.splits", "u4"],
+        ),
+        (
             lambda p: p["benchmark"]["classes"].append("background"),
             ["sazs.objectives.others", "no pixel would ever be 'background'"],
         ),

@@ -19,6 +19,7 @@ from transformers.models.maskformer.modeling_maskformer import (
 from tests import tiny
 from tests.methods.maskformer import ENCODER, SEEN, SMALL, TRAINING, images, proposer
 from tools.compose_params import compose
+from zslib.backbones.encoder import build_encoder
 from zslib.backbones.trained import Backbone, build_network
 from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.errors import InputError
@@ -27,6 +28,7 @@ from zslib.methods.simbaseline.learning import parameter_groups
 from zslib.methods.simbaseline.network import MaskFormer, Predictions
 from zslib.methods.simbaseline.pixel_level import starting_encoder
 from zslib.params import (
+    EncoderParams,
     MaskFormerParams,
     Params,
     ProposalEncoder,
@@ -279,6 +281,23 @@ def test_published_maskformers_are_no_encoders(name: str) -> None:
 def test_an_encoder_without_residual_blocks_has_no_multi_grid() -> None:
     encoder = ENCODER.model_copy(update={"multi_grid": (1, 2, 4)})
     with pytest.raises(InputError, match="multi_grid"):
+        MaskFormer(SMALL, encoder, tiny.EMBEDDINGS)
+
+
+def test_an_encoder_gets_its_arguments() -> None:
+    """A MobileNet that pads as TensorFlow does, say, cannot do without."""
+    params = EncoderParams(name="mobilenetv2_035", weights="none", args={"pad_type": "same"})
+    own = ProposalEncoder(**params.model_dump(), output_stride=16, multi_grid=None)
+    built = build_encoder(params, output_stride=16, pretrained=False).eval()
+    network = MaskFormer(SMALL, own, tiny.EMBEDDINGS).eval()
+    network.load_encoder(built.state_dict())
+    torch.testing.assert_close(network.encoder(images())[-1], built(images())[-1])
+    assert not [m for m in network.encoder.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def test_arguments_that_change_an_encoders_widths_are_refused() -> None:
+    encoder = ProposalEncoder(name="resnet10t", args={"channels": (8, 8, 8, 8)}, multi_grid=None)
+    with pytest.raises(InputError, match=r"encoder\.args: they change the widths"):
         MaskFormer(SMALL, encoder, tiny.EMBEDDINGS)
 
 

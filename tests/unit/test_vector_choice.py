@@ -10,7 +10,7 @@ import yaml
 from click.testing import CliRunner, Result
 from gensim.models import KeyedVectors
 
-from stages import embeddings, vectors
+from stages import embeddings, text_table, vectors
 from tests.unit.tiny_clip import tiny_clip
 from tools.compose_params import compose
 from zslib.cli import main as zslib
@@ -22,6 +22,7 @@ from zslib.embeddings.table import (
 )
 from zslib.embeddings.words import class_table, class_vector, open_word_vectors
 from zslib.errors import InputError
+from zslib.methods.simbaseline.segmenters import load_text
 from zslib.params import Params, load_params
 from zslib.vision_language.text import bare_names
 
@@ -242,6 +243,17 @@ def test_the_published_table_serves_voc12():
     found = class_vectors_of(CLIP)
     assert_fit_for_voc12(found, CLIP)
     assert found.rows.shape == (21, 512)
+
+
+def test_a_table_names_proposals_without_a_model(tables, tmp_path):
+    write_params(tmp_path, None)
+    prompts = load_params(tmp_path / "params.yaml").simbaseline.query_prompts
+    arguments = ["--vectors", "vectors/fasttext.safetensors", "--out", "text"]
+    assert CliRunner().invoke(text_table.main, arguments).exit_code == 0
+    text, given = load_text(prompts, templates=tmp_path / "text", learned=None), tables["fasttext"]
+    lengths = np.linalg.norm(given.rows, axis=1, keepdims=True)
+    np.testing.assert_allclose(text.rows, given.rows / lengths, rtol=1e-6)
+    assert text.classes == given.classes
 
 
 # --- text vectors of any CLIP, for the folds ------------------------------------------------------

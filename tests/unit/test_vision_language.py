@@ -1,6 +1,8 @@
 """The vision-language model: tokenizer, towers, captions, its folder (simbaseline, notes 6 and 7)."""
 
+import copy
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -158,6 +160,31 @@ def test_an_unknown_name_is_one_line(tmp_path):
     with pytest.raises(InputError, match=r"vision_language\.name: .*no-such-folder") as error:
         VisionLanguageModel.named(str(tmp_path / "no-such-folder"))
     assert "\n" not in str(error.value)
+
+
+def test_a_revision_of_the_hub_is_the_one_that_is_opened(
+    model: VisionLanguageModel, tmp_path: Path
+) -> None:
+    """In a hub's cache as huggingface_hub lays it out, without a network."""
+    store = tmp_path / "models--somebody--clip"
+    for commit, scale in (("0" * 40, 1.0), ("1" * 40, 2.0)):
+        with torch.no_grad():
+            scaled = copy.deepcopy(model.clip)
+            scaled.logit_scale.fill_(scale)
+        scaled.save_pretrained(store / "snapshots" / commit)
+        model.tokenizer.save_pretrained(store / "snapshots" / commit)
+    (store / "refs").mkdir()
+    (store / "refs" / "main").write_text("1" * 40)
+    code = f"""
+from zslib.vision_language.model import VisionLanguageModel
+for name in ("somebody/clip", "somebody/clip@{"0" * 40}"):
+    print(VisionLanguageModel.named(name).clip.logit_scale.item())
+"""
+    offline = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=offline, text=True, capture_output=True, check=True
+    )
+    assert done.stdout.split() == ["2.0", "1.0"]
 
 
 @pytest.mark.parametrize("name", [None, "openai/clip"])

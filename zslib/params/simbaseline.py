@@ -24,8 +24,6 @@ class ProposalEncoder(EncoderParams):
             raise ValueError(
                 f"name: '{self.name}' is no timm name; published MaskFormers, say, saw unseen classes"
             )
-        if self.args:
-            raise ValueError("args: transformers passes none on to timm; leave it empty")
         return self
 
 

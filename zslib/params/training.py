@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from zslib.errors import InputError
 from zslib.params.section import Section
 
 
@@ -61,7 +62,8 @@ class FineTuning(Section):
 
 
 class ComputeParams(Section):
-    """Where the work runs. Not a dependency of any stage: results do not depend on it."""
+    """Where the work runs. Not a dependency of any stage: nothing of it changes a result by more than
+    rounding, and the bits are the same where threads, devices, and precision are."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = Field(1, ge=1)
@@ -76,3 +78,16 @@ class ComputeParams(Section):
     def on_one_device(self) -> "ComputeParams":
         """Return the same, for work that is not shared among processes."""
         return self.model_copy(update={"devices": 1, "nodes": 1})
+
+    def without_scaling(self) -> "ComputeParams":
+        """Return the same, for training that takes gradients of the losses as they are.
+
+        Raises:
+            InputError: fp16 is asked for, in which small gradients would vanish unscaled.
+        """
+        if self.precision == "fp16":
+            raise InputError(
+                "compute.precision: 'fp16' needs scaled gradients, and this stage does not scale "
+                "them; use 'bf16' or '32'"
+            )
+        return self

@@ -89,6 +89,7 @@ class VisionLanguageParams(Section):
     captions: str
     """One line of JSON per image; an empty file where the model comes trained."""
     name: str | None
+    """On the hub, `name@revision` for one commit of it; or a folder."""
     training: CaptionTraining | None
     templates: TemplateSet
     """The class vectors that other methods can take (`vectors.source`) are made with these."""

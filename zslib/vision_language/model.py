@@ -54,14 +54,17 @@ class VisionLanguageModel:
     def named(cls, name: str) -> "VisionLanguageModel":
         """Return a CLIP by its name on the hub, or from a folder in the same layout.
 
-        transformers reads safetensors, or tensors alone out of a pickle; it runs no code of others.
+        `name@revision` is the model as it was at one commit of the hub. transformers reads safetensors, or tensors alone out of a pickle; it runs no code of others.
 
         Raises:
             InputError: there is no such model, or it is no CLIP.
         """
+        place, revision = name, None
+        if not Path(name).exists() and "@" in name:
+            place, revision = name.rsplit("@", 1)
         try:
-            clip = CLIPModel.from_pretrained(name, dtype=torch.float32)
-            tokenizer = CLIPTokenizer.from_pretrained(name)
+            clip = CLIPModel.from_pretrained(place, revision=revision, dtype=torch.float32)
+            tokenizer = CLIPTokenizer.from_pretrained(place, revision=revision)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(

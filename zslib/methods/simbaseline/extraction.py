@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from zslib.artifacts.proposals import ProposalWriter
 from zslib.backbones.network import Normalise
-from zslib.datasets.decode import read_image
+from zslib.datasets.decode import ImageFile, read_image
 from zslib.datasets.index import ImageIndex
 from zslib.errors import InputError
 from zslib.methods.simbaseline.network import Proposer
@@ -35,7 +35,7 @@ class TestImages:
     __test__ = False  # no test class, whatever its name says to pytest
 
     ids: tuple[str, ...]
-    paths: tuple[Path, ...]
+    paths: tuple[ImageFile, ...]
     views: tuple[Size, ...]
 
     @classmethod
@@ -49,7 +49,7 @@ class TestImages:
             raise InputError("simbaseline.test.short_sides: give one, the size for tests")
         (short,) = params.short_sides
         sizes = [resized(index.size(image_id), short, params.long_side) for image_id in ids]
-        paths = tuple(index.path(image_id) for image_id in ids)
+        paths = tuple(index.file(image_id) for image_id in ids)
         return cls(tuple(ids), paths, tuple((height, width) for width, height in sizes))
 
 
@@ -100,10 +100,10 @@ def _runs_of_one_view(views: Sequence[Size], start: int, most: int) -> Iterator[
             yield members[begin : begin + most]
 
 
-def read_view(path: Path, view: Size) -> UInt8[Tensor, "3 h w"]:
+def read_view(file: ImageFile, view: Size) -> UInt8[Tensor, "3 h w"]:
     """Return an image resized to the (height, width) of its view."""
     height, width = view
-    image = read_image(path).resize((width, height), Image.Resampling.BILINEAR)
+    image = read_image(file).resize((width, height), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 

@@ -22,7 +22,7 @@ from zslib.methods.simbaseline.learning import learn_from_labels
 from zslib.methods.simbaseline.pixel_level import (
     PixelLevelNetwork,
     Trained,
-    dilate_last_stage,
+    complete_encoder,
     initialise_convolutions,
     maskformer_config,
     starting_encoder,
@@ -39,7 +39,7 @@ class FCN(PixelLevelNetwork):
         self.body = MaskFormerPixelLevelModule(maskformer_config(params, encoder))
         self.projection = nn.Conv2d(params.channels, dimension, 1)
         initialise_convolutions([*self.body.decoder.modules(), self.projection])
-        dilate_last_stage(self, encoder)
+        complete_encoder(self, encoder)
 
     @property
     def pixel_level(self) -> MaskFormerPixelLevelModule:

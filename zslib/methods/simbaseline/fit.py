@@ -1,7 +1,6 @@
 """Training of the proposal network on label maps (simbaseline §2)."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from zslib.artifacts.proposals import STRIDE
 from zslib.backbones.trained import Backbone
 from zslib.benchmark import Split
+from zslib.datasets.decode import ImageFile
 from zslib.fine_tuning import Run
 from zslib.methods.simbaseline.criterion import Criterion, Labels, Masks, targets
 from zslib.methods.simbaseline.learning import learn_from_labels
@@ -42,7 +42,7 @@ def untrained(
 
 def fit(
     proposer: Proposer,
-    images: Sequence[Path],
+    images: Sequence[ImageFile],
     label_maps: Sequence[np.ndarray],
     classes: Sequence[int],
     params: ProposalTraining,

@@ -1,7 +1,6 @@
 """How both networks of this method learn from label maps; only their losses differ (simbaseline §2.3)."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from zslib.backbones.network import Normalise
+from zslib.datasets.decode import ImageFile
 from zslib.datasets.views import BatchOrder
 from zslib.errors import InputError
 from zslib.fine_tuning import Run, learn
@@ -24,7 +24,7 @@ LossesOf = Callable[[Any, UInt8[Tensor, "b h w"]], Losses]
 
 def learn_from_labels(
     trained: Trained[Any],
-    images: Sequence[Path],
+    images: Sequence[ImageFile],
     label_maps: Sequence[np.ndarray],
     losses_of: LossesOf,
     params: PixelTraining,
@@ -53,7 +53,7 @@ def learn_from_labels(
 
 
 def _batches(
-    images: Sequence[Path], label_maps: Sequence[np.ndarray], params: PixelTraining, run: Run
+    images: Sequence[ImageFile], label_maps: Sequence[np.ndarray], params: PixelTraining, run: Run
 ) -> tuple[ProposalViews, BatchOrder]:
     """Return views of images, and the order that this process's share of their batches comes in."""
     views = ProposalViews(

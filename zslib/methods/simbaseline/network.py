@@ -17,7 +17,7 @@ from zslib.methods.simbaseline.fusion import class_logits
 from zslib.methods.simbaseline.pixel_level import (
     PixelLevelNetwork,
     Trained,
-    dilate_last_stage,
+    complete_encoder,
     initialise_convolutions,
     maskformer_config,
 )
@@ -66,7 +66,7 @@ class MaskFormer(PixelLevelNetwork):
         del self.body.criterion  # the losses are in `criterion`
         _initialise(self.body)
         self.body.class_predictor = TextAlignedHead(params.channels, params.class_hidden, text)
-        dilate_last_stage(self, encoder)
+        complete_encoder(self, encoder)
 
     @property
     def pixel_level(self) -> MaskFormerPixelLevelModule:

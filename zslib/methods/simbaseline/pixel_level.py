@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
+import timm
 import torch
 from safetensors import SafetensorError, safe_open
+from timm.utils.model import freeze_batch_norm_2d
 from torch import Tensor, nn
 from torch.nn import init
 from transformers import DetrConfig, MaskFormerConfig, TimmBackboneConfig
@@ -25,6 +27,9 @@ from zslib.backbones.trained import Backbone
 from zslib.benchmark import Split
 from zslib.errors import InputError
 from zslib.params import DeepLabParams, MaskFormerParams, ProposalEncoder
+
+STAGES = (1, 2, 3, 4)
+"""Of the encoder: what it gives at a quarter of the image's resolution, and the three after it."""
 
 
 class PixelLevelNetwork(nn.Module):
@@ -98,7 +103,7 @@ def maskformer_config(
     timm_encoder = TimmBackboneConfig(
         backbone=encoder.name,
         features_only=True,
-        out_indices=[1, 2, 3, 4],
+        out_indices=list(STAGES),
         output_stride=encoder.output_stride,
         freeze_batch_norm_2d=True,
     )
@@ -130,14 +135,38 @@ def initialise_convolutions(modules: Iterable[nn.Module]) -> None:
                 init.zeros_(module.bias)
 
 
-def dilate_last_stage(network: PixelLevelNetwork, encoder: ProposalEncoder) -> None:
-    """Dilate the encoder's last stage by its multi-grid, if it has one.
+def complete_encoder(network: PixelLevelNetwork, encoder: ProposalEncoder) -> None:
+    """Give the encoder what transformers does not hand on to timm: arguments, and a multi-grid.
 
     Raises:
-        InputError: the stage has another number of residual blocks.
+        InputError: arguments that change its widths, or a last stage that has no such multi-grid.
     """
-    if encoder.multi_grid is None:
-        return
+    if encoder.args:
+        _build_with_arguments(network, encoder)
+    if encoder.multi_grid is not None:
+        _dilate_last_stage(network, encoder)
+
+
+def _build_with_arguments(network: PixelLevelNetwork, encoder: ProposalEncoder) -> None:
+    wrapper = network.pixel_level.encoder
+    built = timm.create_model(
+        encoder.name,
+        features_only=True,
+        out_indices=STAGES,
+        output_stride=encoder.output_stride,
+        **encoder.args,
+    )
+    widths = [built.feature_info.channels(), wrapper._backbone.feature_info.channels()]
+    if widths[0] != widths[1]:
+        raise InputError(
+            f"simbaseline.proposals.encoder.args: they change the widths of '{encoder.name}' from "
+            f"{widths[1]} to {widths[0]}, for which no pixel decoder can be built; leave those out"
+        )
+    wrapper._backbone = freeze_batch_norm_2d(built)
+
+
+def _dilate_last_stage(network: PixelLevelNetwork, encoder: ProposalEncoder) -> None:
+    assert encoder.multi_grid is not None
     blocks = getattr(network.encoder, "layer4", None)
     if blocks is None or len(blocks) != len(encoder.multi_grid):
         raise InputError(

@@ -15,7 +15,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from zslib.artifacts.maps import LabelMaps, open_pseudo_labels, write_pseudo_labels
+from zslib.artifacts.maps import (
+    LabelMaps,
+    MixedLabels,
+    open_pseudo_labels,
+    write_pseudo_labels,
+)
 from zslib.artifacts.publish import publish
 from zslib.benchmark import IGNORE_INDEX
 from zslib.datasets.index import ImageIndex
@@ -61,7 +66,7 @@ def self_train(
         proposer.network.compare_with(text_rows(text, segmenter.classes))
         fit(
             proposer,
-            [index.path(image_id) for image_id in mixed.ids],
+            [index.file(image_id) for image_id in mixed.ids],
             mixed,
             segmenter.classes,
             params.training,
@@ -193,28 +198,3 @@ def above(
 def _in_255ths(scores: Float[Tensor, "h w"]) -> UInt8[np.ndarray, "h w"]:
     """A sum over queries can exceed 1 by a little."""
     return (scores.clamp(max=1.0) * 255).round().to(torch.uint8).numpy()
-
-
-@dataclass(frozen=True)
-class MixedLabels(Sequence[np.ndarray]):
-    """Label maps of the second training: pseudo-labels where an image has them, seen labels elsewhere."""
-
-    ids: tuple[str, ...]
-    seen: LabelMaps
-    pseudo: LabelMaps
-
-    @classmethod
-    def of(cls, seen: LabelMaps, pseudo: LabelMaps) -> "MixedLabels":
-        """Return all images of both."""
-        given = set(pseudo.ids)
-        rest = tuple(image_id for image_id in seen.ids if image_id not in given)
-        return cls(rest + pseudo.ids, seen, pseudo)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, position: int) -> np.ndarray:  # type: ignore[override]
-        first_pseudo = len(self.ids) - len(self.pseudo)
-        if position >= first_pseudo:
-            return self.pseudo[position - first_pseudo]
-        return self.seen.of(self.ids[position])

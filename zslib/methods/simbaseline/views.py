@@ -1,7 +1,6 @@
 """Views of images: resized for training or test, cropped, jittered, flipped, padded (simbaseline §2.3)."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from zslib.benchmark import IGNORE_INDEX
+from zslib.datasets.decode import ImageFile
 from zslib.datasets.views import TrainingViews
 from zslib.params import AugmentationParams, ProposalAugmentation
 
@@ -94,7 +94,7 @@ class ProposalViews(TrainingViews):
 
     def __init__(
         self,
-        images: Sequence[Path],
+        images: Sequence[ImageFile],
         label_maps: Sequence[np.ndarray],
         params: ProposalAugmentation,
         *,
