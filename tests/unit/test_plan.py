@@ -1,5 +1,6 @@
 """`zslib plan`: its arithmetic against artifacts that are really written, its survey, its refusal."""
 
+import re
 import runpy
 import sys
 from dataclasses import replace
@@ -40,6 +41,7 @@ from zslib.grids import feature_grid
 from zslib.methods.cagnet.maps import BankPlan, write_gated
 from zslib.methods.cagnet.networks import ContextualModule
 from zslib.methods.sazs.networks import Trained
+from zslib.methods.simbaseline.fcn import FCN, PixelEmbedder
 from zslib.methods.simbaseline.network import MaskFormer, Proposer
 from zslib.methods.simbaseline.pixel_level import starting_encoder
 from zslib.metrics import CONFUSION
@@ -51,6 +53,8 @@ from zslib.params import (
     Params,
     SazsModel,
     ViewParams,
+    WindowParams,
+    WindowScale,
     load_params,
 )
 from zslib.plan import (
@@ -65,10 +69,12 @@ from zslib.plan import (
     sizes,
     table,
 )
+from zslib.plan.clip import shared_dimension
 from zslib.plan.facts import Facts
 from zslib.plan.graph import State, split_of
-from zslib.plan.networks import WORDS, of_backbone, workloads
+from zslib.plan.networks import WORDS, of_backbone, of_fcn, workloads
 from zslib.plan.pace import NetworkPace, training_memory
+from zslib.plan.pieces import pieces
 from zslib.plan.rules import RULES
 from zslib.segmenters import HeadSegmenter
 from zslib.spectral.extraction import extract as extract_eigenvectors
@@ -86,8 +92,18 @@ PACE = Pace(
         "backbone": NetworkPace(1e-6, 1e-7, 5 * GIB, 3 * MIB),
         "sazs": NetworkPace(2e-6, 2e-7, 6 * GIB, 4 * MIB),
         "simbaseline": NetworkPace(3e-6, 3e-7, 7 * GIB, 5 * MIB),
+        "fcn": NetworkPace(4e-6, 4e-7, 8 * GIB, 6 * MIB),
     },
-    generator=1e-3,
+    {
+        "generator step": 1e-3,
+        "cagnet window": 2e-2,
+        "cagnet row": 4e-5,
+        "classified pixel": 5e-8,
+        "pixel between competitors": 6e-8,
+        "pixel under masks": 7e-8,
+        "pixel for CLIP": 8e-7,
+        "text for CLIP": 9e-3,
+    },
 )
 
 
@@ -106,6 +122,13 @@ def voc12(tmp_path_factory: pytest.TempPathFactory) -> Params:
     path = tmp_path_factory.mktemp("voc12") / "params.yaml"
     compose(path, "benchmark=voc12")
     return load_params(path)
+
+
+def per_pixel(params: Params, **changes: object) -> Params:
+    """Return the same with other settings of SimBaseline's per-pixel variants."""
+    fcn = params.simbaseline.fcn.model_copy(update=changes)
+    simbaseline = params.simbaseline.model_copy(update={"fcn": fcn})
+    return params.model_copy(update={"simbaseline": simbaseline})
 
 
 # --- arithmetic ----------------------------------------------------------------------------------
@@ -349,11 +372,14 @@ def test_memory_grows_by_the_same_bytes_with_every_image(small: Params) -> None:
 
 
 def test_the_measurement_is_of_the_networks_in_force(small: Params, tmp_path: Path) -> None:
+    small = per_pixel(small, splits=["u4"])
     pace = measure(small)
     assert pace.device == "cpu"
-    assert pace.networks.keys() == {"backbone", "sazs", "simbaseline"}
+    assert pace.networks.keys() == PACE.networks.keys()
+    assert pace.pieces.keys() == PACE.pieces.keys()
+    assert min(pace.pieces.values()) > 0
     for found in pace.networks.values():
-        assert min(found.training, found.forward, pace.generator) > 0
+        assert min(found.training, found.forward) > 0
         assert found.training_memory > 3 * found.size > 0
     backbone, classes = small.backbone.model, small.benchmark.classes
     split = Split.named("u", classes, unseen=[], void=[])
@@ -364,6 +390,7 @@ def test_the_measurement_is_of_the_networks_in_force(small: Params, tmp_path: Pa
         "backbone": start,
         "sazs": Trained.begin(small.sazs.model, start, split, (vectors, vectors[0]), "sazs"),
         "simbaseline": Proposer(MaskFormer(params, encoder, vectors), params, encoder, split),
+        "fcn": PixelEmbedder(FCN(params, encoder, shared_dimension(small)), params, encoder, split),
     }
     for name, artifact in written.items():
         artifact.save(tmp_path / "network.safetensors")
@@ -374,12 +401,38 @@ def test_the_measurement_is_of_the_networks_in_force(small: Params, tmp_path: Pa
 def test_no_more_is_measured_than_the_splits_in_force_ask_for(small: Params) -> None:
     none = {
         "sazs": small.sazs.model_copy(update={"splits": []}),
-        "simbaseline": small.simbaseline.model_copy(update={"splits": []}),
+        "simbaseline": small.simbaseline.model_copy(update={"splits": [], "proposal_splits": []}),
     }
-    assert workloads(small.model_copy(update=none)).keys() == {"backbone"}
-    across = small.benchmark.model_copy(update={"source_splits": ["u15"]})
-    found = workloads(small.model_copy(update=none | {"benchmark": across}))
-    assert found.keys() == {"backbone", "simbaseline"}  # it proposes masks, and does not learn
+    cpu, own = torch.device("cpu"), small.model_copy(update=none)
+    assert workloads(own).keys() == {"backbone"}
+    assert "pixel for CLIP" not in dict(pieces(own, cpu))
+    unseen = {"unseen": {}, "trained_on": "another", "source_splits": ["u15"]}
+    across = small.benchmark.model_copy(update=unseen)
+    across = small.model_copy(update=none | {"benchmark": across, "splits": []})
+    assert workloads(across).keys() == {"backbone", "simbaseline"}  # proposes, and does not learn
+    assert dict(pieces(across, cpu)).keys() == {"pixel under masks", "pixel for CLIP"}
+
+
+def test_memory_of_the_per_pixel_network_holds_the_loss_of_every_pixel_and_seen_class(
+    small: Params,
+) -> None:
+    """Of a class more: its log-probability, kept, and two gradients as the backward pass begins."""
+    stage = stage_of("simbaseline_fcn", "artifacts/world/u4/fcn.safetensors")
+    survey, found = Survey([(64, 48)] * 8, [(64, 48)], 3.0), []
+    for unseen in (4, 3, 2):
+        names = small.benchmark.unseen["u4"][:unseen]
+        benchmark = small.benchmark.model_copy(update={"unseen": {"u4": names}})
+        params = per_pixel(small, splits=["u4"]).model_copy(update={"benchmark": benchmark})
+        kept = training_memory(of_fcn(params))
+        network = NetworkPace(1e-6, 1e-7, kept, MIB)
+        pace = replace(PACE, networks={"fcn": network})
+        (told,) = forecast([stage], params, survey, pace, Path("none"))
+        found.append(told.cost.memory)
+    training = small.simbaseline.fcn.training
+    plane = training.batch_size * training.augmentation.crop_size**2 * 4
+    more, still_more = np.diff(found)
+    assert more == still_more
+    assert 3 * plane <= more <= 3.2 * plane  # logits on the grid are a sixteenth
 
 
 @pytest.mark.parametrize(
@@ -510,6 +563,7 @@ def test_bytes_and_seconds_of_what_methods_keep_of_validation_images(voc12: Para
     assert without.cost.disk == 1_449 * image + 8
     assert eigenvectors.cost.disk == (1_449 + 500) * image + 8  # features.tuning_images
     assert regions.cost.disk == 1_449 * 100 * (2 * 512 + 1)  # simbaseline §2.1
+    assert regions.cost.seconds == pytest.approx(1_449 * 100 * 224**2 * 8e-7)  # simbaseline §3
     assert others.cost.disk == 1_820 * 100 * (2 * 512 + 1)
     scales = 1 + 0.25 + 0.5625  # spnet §2
     assert spnet.cost.disk == 1_449 * (78 * 104 * 21 * 2 + 8)
@@ -518,6 +572,8 @@ def test_bytes_and_seconds_of_what_methods_keep_of_validation_images(voc12: Para
     assert sazs.cost.seconds == pytest.approx(1_449 * 512**2 * 2e-7)
     photographs = [(500, 375)] * 1_449
     assert evaluation.cost.disk == 2 * sizes.evaluation(photographs, 21)
+    labelled = 2 * 1_449 * (1 + 1_820 / 10_582) + 500  # zs3net §1.5; features.tuning_images
+    assert evaluation.cost.seconds == pytest.approx(labelled * 500 * 375 * 5e-8)
 
 
 def test_seconds_of_what_learns_end_to_end(voc12: Params) -> None:
@@ -569,6 +625,76 @@ def test_what_simbaseline_takes(voc12: Params) -> None:
     assert second.cost.disk == 5 * MIB + proposals.cost.disk + labels
 
 
+def test_what_the_per_pixel_variants_take(voc12: Params) -> None:
+    rows = [f"--row {by} simbaseline-fcn clean" for by in ("pixels", "windows", "both")]
+    folder = "artifacts/voc12/u4/simbaseline"
+    stages = [
+        stage_of("simbaseline_fcn", f"{folder}/fcn.safetensors"),
+        *(stage_of("simbaseline_fcn_evaluate", "evaluations/voc12/u4/fcn", row) for row in rows),
+        stage_of("simbaseline_fcn_evaluate", "evaluations/voc12/u4/fcn", *rows),
+    ]
+    network, pixels, windows, both, all_three = costs(stages, voc12)
+    assert network.cost.seconds == pytest.approx(20_000 * 16 * 512**2 * 4e-6)  # simbaseline §6
+    assert network.cost.memory == 8 * GIB + 2 * 16 * 512**2 * 17 * 4  # seen classes of u4
+    assert network.cost.disk == 6 * MIB
+    looked = 1_449 * 512 * 704 * 4e-7  # views of 512x683, padded
+    assert pixels.cost.seconds == pytest.approx(looked)
+    through = 1_449 * 5 * 8 * 224**2 * 8e-7  # every 75 pixels
+    assert windows.cost.seconds == pytest.approx(through)
+    assert both.cost.seconds == pytest.approx(looked + through)
+    assert all_three.cost.seconds == pytest.approx(2 * (looked + through))
+    assert all_three.cost.disk == 3 * sizes.evaluation([(500, 375)] * 1_449, 21)
+    scales = [WindowScale(short_side=256, tile=128), WindowScale(short_side=256, tile=512)]
+    small = WindowParams(scales=scales, batch_size=1)
+    (_, _, scaled, *_) = costs(stages, per_pixel(voc12, windows=small))
+    # 256x341: starts 0 43 86 128 by 0 43 ... 213; and one window that is larger than the image
+    through = 1_449 * (4 * 6 * 128**2 + 512**2) * 8e-7
+    assert scaled.cost.seconds == pytest.approx(through)
+
+
+def test_what_cagnet_takes_on_cached_features(voc12: Params) -> None:
+    folder, recipe = "artifacts/voc12/u4/cagnet", ("--recipe", "cagnet")
+    joint, mixed, *official = costs(
+        [
+            stage_of("cagnet_step1", f"{folder}/step1.safetensors", *recipe),
+            stage_of("cagnet_step2", f"{folder}/clean", *recipe),
+            stage_of("cagnet_step1", f"{folder}/official/step1", "--recipe cagnet.official"),
+            stage_of("cagnet_step2", f"{folder}/official/clean", "--recipe cagnet.official"),
+        ],
+        voc12,
+    )
+    assert joint.cost.seconds == pytest.approx(40_000 * 8 * 2e-2)  # cagnet §5
+    steps = 2 * (40_000 + 5 * 6_000) + 6_000  # two draws, five boosts
+    assert mixed.cost.seconds == pytest.approx(steps * 2_048 * 4e-5)
+    assert [f.cost.seconds for f in official] == [None, None]  # runs of labels decide
+
+
+def test_what_names_and_prompts_take(voc12: Params) -> None:
+    row = ("--row", "both", "simbaseline", "clean")
+    stages = [
+        stage_of("prompts", "artifacts/voc12/u4/simbaseline/prompts"),
+        stage_of("simbaseline_evaluate", "evaluations/voc12/u4/simbaseline", *row, *row),
+        stage_of("competitors", "artifacts/voc12/u4/spnet/competitors.h5"),
+        stage_of("vision_language", "artifacts/voc12/clip/model"),
+    ]
+    learned, named, competitors, clip = costs(stages, voc12)
+    step = 32 * 224**2 * 8e-7 + 17 * 9e-3  # 17 seen classes
+    assert learned.cost.seconds == pytest.approx(voc12.vision_language.prompts.steps * step)
+    passes = 2 * (1 + 1_820 / 10_582)  # zs3net §1.5
+    assert named.cost.seconds == pytest.approx(1_449 * passes * 512 * 683 * 7e-8)
+    assert competitors.cost.seconds == pytest.approx(1_449 * 500 * 375 * 6e-8)
+    assert clip.cost.disk == 149_620_737 * 4  # parameters of CLIP ViT-B/16
+
+
+def test_images_are_labelled_twice_where_all_may_show_unseen_classes(voc12: Params) -> None:
+    stays = voc12.benchmark.model_copy(update={"unseen_images": "ignore"})
+    across = voc12.benchmark.model_copy(update={"trained_on": "another"})
+    survey = Survey.of(voc12, Path("nowhere"))
+    for benchmark, split, passes in ((stays, "u4", 2), (across, "u4", 1), (stays, "all", 1)):
+        facts = Facts(voc12.model_copy(update={"benchmark": benchmark}), survey, PACE)
+        assert facts.passes(split) == passes
+
+
 def test_graphs_have_as_many_segments_as_those_that_were_counted(voc12: Params) -> None:
     stages = [stage_of("zs3net_graphs", "artifacts/voc12/u4/zs3net-gc/graphs.h5")]
     survey = replace(Survey.of(voc12, Path("nowhere")), segments=(8.5, 12.0))
@@ -576,6 +702,27 @@ def test_graphs_have_as_many_segments_as_those_that_were_counted(voc12: Params) 
     assert found.cost.disk == sizes.graphs(8_500, 12_000, 1_000, 256)  # features.train_maps
     (unknown,) = costs(stages, voc12)
     assert unknown.cost.disk is None
+
+
+LISTS_AND_TABLES = {
+    *("index", "world", "report", "source", "sweep", "sazs_episodes", "vectors", "embeddings"),
+    *("text_vectors", "text_table", "learned_text", "prompts"),
+}
+SMALL_NETWORKS = {
+    *("zs3net_generator", "zs3net_classifier", "zs3net_graph_generator"),
+    *("zs3net_graph_classifier", "spnet", "joem_frozen", "cagnet_step1", "cagnet_step2"),
+}
+
+
+def test_every_stage_that_fills_a_disk_has_a_rule_for_it(voc12: Params) -> None:
+    """Of any benchmark: all of them run what these files list."""
+    files = [PROJECT / "dvc.yaml", *PROJECT.glob("pipelines/*/dvc.yaml")]
+    modules = {m for file in files for m in re.findall(r"-m stages\.(\w+)", file.read_text())}
+    survey = replace(Survey.of(voc12, Path("nowhere")), segments=(8.5, 12.0))
+    stages = [stage_of(m, f"artifacts/voc12/u4/{m}", "--row plain a b") for m in sorted(modules)]
+    found = forecast(stages, voc12, survey, PACE, Path("none"))
+    little = LISTS_AND_TABLES | SMALL_NETWORKS
+    assert {f.stage.module for f in found if not f.cost.disk} == little
 
 
 @pytest.mark.parametrize("module", RULES)
@@ -591,7 +738,7 @@ def test_every_rule_is_of_a_stage_and_tells_something(module: str, voc12: Params
 def test_what_no_rule_tells_took_as_long_as_last_time(tmp_path: Path, voc12: Params) -> None:
     timings = tmp_path / "timings.jsonl"
     timings.write_text('{"out": "artifacts/voc12/u4/spnet", "seconds": 12.5}\n')
-    stages = [stage_of(m, f"artifacts/voc12/u4/{m}") for m in ("spnet", "prompts")]
+    stages = [stage_of(m, f"artifacts/voc12/u4/{m}") for m in ("spnet", "joem_frozen")]
     known, unknown = costs(stages, voc12, timings)
     assert (known.cost.seconds, unknown.cost.seconds) == (12.5, None)
     assert "1 that nobody can tell" in list(table([known, unknown]))[-1]
@@ -621,7 +768,9 @@ def test_the_command_ends_with_2_where_the_disk_does_not_hold_it(
     monkeypatch.chdir(tmp_path)
     params = yaml.safe_load((PROJECT / "params.yaml").read_text())
     params["backbone"]["model"] = tiny.deeplab().model_dump(mode="json")
-    params["sazs"]["splits"] = params["simbaseline"]["splits"] = []
+    simbaseline = params["simbaseline"]
+    simbaseline["self_training"]["splits"] = simbaseline["proposal_splits"] = []
+    params["sazs"]["splits"] = simbaseline["splits"] = []
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     write_index(tmp_path / "artifacts" / "world")
     stages = [stage_of("backbone", "artifacts/world/u4/backbone")]

@@ -1,16 +1,15 @@
 """What rules reckon with: a benchmark, its images, the pace of this machine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from zslib.benchmark import ALL_SEEN
 from zslib.methods.sazs.margins import view_of
 from zslib.params import Params
 from zslib.plan import sizes
+from zslib.plan.graph import Stage
 from zslib.plan.pace import Pace
 from zslib.plan.survey import Survey
-
-CLIP_DIMENSION = 512
-"""Of the space that images and texts share in ViT-B/16 (simbaseline §2.1)."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,6 @@ class Facts:
     def classes(self) -> int:
         return len(self.params.benchmark.classes)
 
-    @property
-    def shared_dimension(self) -> int:
-        """Of the space of images and texts."""
-        captions = self.params.vision_language.training
-        return captions.dimension if captions else CLIP_DIMENSION
-
     def bank_rows(self, images: sizes.Sizes, rows_per_class: int) -> int:
         """Return the rows of a bank, at most: all that each class of an image is allowed."""
         return round(len(images) * self.survey.classes_per_image * rows_per_class)
@@ -83,13 +76,16 @@ class Facts:
         views = (sizes.view(size, short) for size in images)
         return self.pace.backbone.forward * sum(height * width for height, width in views)
 
-    def proposals(self, images: sizes.Sizes) -> int:
-        """Return the bytes of the masks that are proposed for images."""
-        params, dimension = self.params.simbaseline, self.shared_dimension
-        queries = params.proposals.network.queries
-        return sizes.proposals(images, params.test, queries=queries, dimension=dimension)
+    def passes(self, split: str) -> float:
+        """Return how often a segmenter labels a validation image: once, and those that show an unseen
+        class once more, among these alone. As many show one as training images that a split drops.
+        """
+        benchmark, survey = self.params.benchmark, self.survey
+        if benchmark.trained_on or split == ALL_SEEN:
+            return 1.0
+        dropped = survey.unlabelled(split) if benchmark.unseen_images == "drop" else survey.train
+        return 1 + len(dropped) / len(survey.train)
 
-    def proposing(self, images: sizes.Sizes) -> float:
-        """Return the seconds in which masks are proposed for images once."""
-        pixels = sizes.cells(sizes.padded_views(images, self.params.simbaseline.test))
-        return pixels * self.pace.networks["simbaseline"].forward
+
+Rule = Callable[[Facts, Stage, str], Cost]
+"""From a stage and its split to its cost."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,8 +32,12 @@ class Stage:
 
     def option(self, name: str) -> str | None:
         """Return the value of an option of the command."""
+        return next(iter(self.options(name)), None)
+
+    def options(self, name: str) -> list[str]:
+        """Return the same of an option that may be given several times."""
         words = self.command.split()
-        return words[words.index(name) + 1] if name in words else None
+        return [value for word, value in pairwise(words) if word == name]
 
 
 def read_stages(project: Path) -> list[Stage]:

@@ -14,9 +14,11 @@ from zslib.backbones.trained import Backbone, build_network
 from zslib.backbones.vit import ReadoutViT
 from zslib.benchmark import Split
 from zslib.methods.sazs.networks import Projected, ShapeAware
+from zslib.methods.simbaseline.fcn import FCN, cross_entropy
 from zslib.methods.simbaseline.network import MaskFormer
 from zslib.methods.simbaseline.pixel_level import starting_encoder
-from zslib.params import OptimiserParams, Params
+from zslib.params import OptimiserParams, Params, ProposalEncoder
+from zslib.plan.clip import shared_dimension
 
 WORDS = 300
 """Of class vectors that nobody has made yet; next to an encoder, whatever reads them is small."""
@@ -34,7 +36,7 @@ class Workload:
 
     build: Callable[[], nn.Module]
     train: Callable[[Any, Images], Tensor]
-    """What the losses read of a batch; they themselves are left out, a seventh of MaskFormer's step."""
+    """What the losses read of a batch, or a loss; most are left out, a seventh of MaskFormer's step."""
     look: Callable[[Any, Images], object]
     """What is asked of it in eval mode."""
     optimiser: OptimiserParams
@@ -60,8 +62,10 @@ def workloads(params: Params) -> Mapping[str, Workload]:
     found = {"backbone": of_backbone(params)}
     if params.sazs.splits:
         found["sazs"] = of_sazs(params)
-    if params.simbaseline.splits or params.benchmark.source_splits:
+    if params.simbaseline.proposal_splits or params.benchmark.source_splits:
         found["simbaseline"] = of_maskformer(params)
+    if params.simbaseline.fcn.splits:
+        found["fcn"] = of_fcn(params)
     return found
 
 
@@ -122,12 +126,7 @@ def _embedder(params: Params) -> nn.Module:
 def of_maskformer(params: Params) -> Workload:
     """Return the network that proposes masks (simbaseline §2.1)."""
     settings, training = params.simbaseline.proposals, params.simbaseline.proposals.training
-    encoder = settings.encoder
-    if encoder is None:
-        split = Split.named("all", params.benchmark.classes, unseen=[], void=[])
-        with torch.device("meta"):
-            network = build_network(params.backbone.model, len(split.classes), pretrained=False)
-        encoder, _ = starting_encoder(None, Backbone(network, params.backbone.model, split), split)
+    encoder = _proposal_encoder(params)
 
     def build() -> nn.Module:
         text = torch.ones(len(params.benchmark.classes), WORDS)
@@ -147,3 +146,47 @@ def of_maskformer(params: Params) -> Workload:
         params.simbaseline.batch_size,
         _LARGE,
     )
+
+
+def of_fcn(params: Params) -> Workload:
+    """Return the per-pixel network (simbaseline §6), its loss included.
+
+    That keeps a number per pixel and seen class, which may be as much as all maps of the network.
+    """
+    settings, training = params.simbaseline.proposals, params.simbaseline.fcn.training
+    encoder, dimension = _proposal_encoder(params), shared_dimension(params)
+    classes = max(seen_classes(params, split) for split in params.simbaseline.fcn.splits)
+
+    def loss(network: FCN, images: Images) -> Tensor:
+        labels = torch.zeros_like(images[:, 0], dtype=torch.uint8)
+        text = torch.ones(classes, dimension, device=images.device)
+        total, count = cross_entropy(network(images).float(), labels, text)
+        return total / count
+
+    return Workload(
+        lambda: FCN(settings.network, encoder, dimension),
+        loss,
+        lambda network, images: network(images),
+        training.optimiser,
+        training.batch_size,
+        training.augmentation.crop_size,
+        1,
+        _SMALL,
+    )
+
+
+def seen_classes(params: Params, split: str) -> int:
+    """Return how many classes a split trains on."""
+    benchmark = params.benchmark
+    return len(benchmark.classes) - len(benchmark.void) - len(benchmark.unseen_in(split))
+
+
+def _proposal_encoder(params: Params) -> ProposalEncoder:
+    """Return the encoder of both networks of SimBaseline, which may be the backbone's."""
+    if params.simbaseline.proposals.encoder is not None:
+        return params.simbaseline.proposals.encoder
+    split = Split.named("all", params.benchmark.classes, unseen=[], void=[])
+    with torch.device("meta"):
+        network = build_network(params.backbone.model, len(split.classes), pretrained=False)
+    encoder, _ = starting_encoder(None, Backbone(network, params.backbone.model, split), split)
+    return encoder

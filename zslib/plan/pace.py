@@ -13,16 +13,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from zslib.methods.zs3net.generator import Generator, mmd_loss
-from zslib.params import GeneratorParams, Params
+from zslib.params import Params
 from zslib.plan.networks import Workload, workloads
+from zslib.plan.pieces import Piece, pieces
 from zslib.training import Runtime, build_optimiser, start_runtime
 
 _ENOUGH = 0.3
 """Seconds: a step that takes as long is measured well enough."""
 _SETS_UP = 64
-"""Side of views that are not timed: the first pass also sets things up."""
-_MMD_STEPS = 5
+"""Side of views that are not timed."""
 _STATES = {"sgd": 1, "adam": 2, "adamw": 2}
 """Numbers that an optimiser keeps per parameter."""
 
@@ -47,9 +46,9 @@ class Pace:
 
     device: str
     networks: Mapping[str, NetworkPace]
-    """`backbone`, and those of `sazs` and `simbaseline` where a split asks for them."""
-    generator: float
-    """Seconds per step of a generator."""
+    """`backbone`, and those of `sazs`, `simbaseline` and `fcn` where a split asks for them."""
+    pieces: Mapping[str, float]
+    """Seconds per unit of other work (`zslib.plan.pieces`)."""
 
     @property
     def backbone(self) -> NetworkPace:
@@ -62,11 +61,11 @@ def measure(params: Params) -> Pace:
     Raises:
         InputError: a network cannot be built, or the device of `compute` is not there.
     """
-    runtime, dimension = start_runtime(params.compute), params.backbone.model.feature_channels
+    runtime = start_runtime(params.compute)
     return Pace(
         str(runtime.device),
         {name: measure_network(work, runtime) for name, work in workloads(params).items()},
-        _generator_seconds(params.zs3net.generator, dimension),
+        {name: measure_piece(piece, runtime) for name, piece in pieces(params, runtime.device)},
     )
 
 
@@ -127,34 +126,40 @@ def _seconds_per_pixel(
     work: Callable[[Tensor], None], side: int, largest: int, runtime: Runtime
 ) -> float:
     """Return the seconds per image pixel, of a batch that is large enough, or the `largest`."""
-    _seconds(work, min(side, _SETS_UP), 2, runtime)
-    batch, seconds = 1, 0.0
-    while seconds < _ENOUGH and batch < largest:
-        batch = min(2 * batch, largest)
-        seconds = _seconds(work, side, batch, runtime)
-    return seconds / (batch * side**2)
+
+    def run(batch: int, side: int = side) -> None:
+        images = torch.rand(batch, 3, side, side, device=runtime.device)
+        work(images.contiguous(memory_format=torch.channels_last))
+
+    run(2, min(side, _SETS_UP))  # the first pass also sets things up
+    return _seconds_of_one(run, largest, runtime) / side**2
 
 
-def _seconds(work: Callable[[Tensor], None], side: int, batch: int, runtime: Runtime) -> float:
-    images = torch.rand(batch, 3, side, side, device=runtime.device)
-    images = images.contiguous(memory_format=torch.channels_last)
+def measure_piece(piece: Piece, runtime: Runtime) -> float:
+    """Measure a unit of a piece of work."""
+    piece.run(1)  # likewise
+    return _seconds_of_one(piece.run, piece.largest, runtime) / piece.units
+
+
+def _seconds_of_one(run: Callable[[int], object], largest: int, runtime: Runtime) -> float:
+    """Return the seconds of each of so many that they take long enough, or of the `largest` number."""
+    count = min(2, largest)
+    seconds = _seconds(run, count, runtime)
+    while seconds < _ENOUGH and count < largest:
+        count = min(2 * count, largest)
+        seconds = _seconds(run, count, runtime)
+    return seconds / count
+
+
+def _seconds(run: Callable[[int], object], count: int, runtime: Runtime) -> float:
+    _wait(runtime)
     started = time.perf_counter()
-    work(images)
-    if runtime.device.type == "cuda":
-        torch.cuda.synchronize(runtime.device)
+    run(count)
+    _wait(runtime)
     return time.perf_counter() - started
 
 
-def _generator_seconds(params: GeneratorParams, dimension: int) -> float:
-    """Return the seconds of a generator's step, on the CPU, where generators are trained."""
-    generator = Generator(params.noise_dimension, dimension, params)
-    optimiser = torch.optim.Adam(generator.parameters(), lr=params.lr)
-    words = torch.rand(params.rows, params.noise_dimension)
-    real = torch.rand(params.rows, dimension)
-    for step in range(1 + _MMD_STEPS):
-        if step == 1:  # the first one also sets things up
-            started = time.perf_counter()
-        optimiser.zero_grad(set_to_none=True)
-        mmd_loss(generator.sample(words), real, params).backward()
-        optimiser.step()
-    return (time.perf_counter() - started) / _MMD_STEPS
+def _wait(runtime: Runtime) -> None:
+    """Wait for all that a GPU still has to do."""
+    if runtime.device.type == "cuda":
+        torch.cuda.synchronize(runtime.device)

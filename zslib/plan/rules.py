@@ -1,12 +1,11 @@
 """What each kind of stage takes, from the survey, the pace and the artifacts' arithmetic."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
-from zslib.params import BACKGROUND, ProposalTraining
-from zslib.plan import sizes
-from zslib.plan.facts import Cost, Facts
+from zslib.params import BACKGROUND
+from zslib.plan import simbaseline, sizes
+from zslib.plan.facts import Cost, Facts, Rule
 from zslib.plan.graph import Stage
-from zslib.plan.pace import NetworkPace
 
 _TRAININGS = 2
 """End-to-end forms train once more, to choose the strength of their calibration."""
@@ -70,13 +69,42 @@ def _maps(facts: Facts, stage: Stage, split: str) -> Cost:
 
 def _generator(facts: Facts, stage: Stage, split: str) -> Cost:
     trainings = 1 + facts.params.selection.draws
-    return Cost(trainings * facts.params.zs3net.generator.steps * facts.pace.generator)
+    steps = trainings * facts.params.zs3net.generator.steps
+    return Cost(steps * facts.pace.pieces["generator step"])
+
+
+def _cagnet_step1(facts: Facts, stage: Stage, split: str) -> Cost:
+    """As released, the loss takes as long as runs of equal labels are (cagnet §4): nobody can tell."""
+    if _is_official(stage):
+        return Cost()
+    params = facts.params.cagnet.step1
+    return Cost(params.steps * params.batch_size * facts.pace.pieces["cagnet window"])
+
+
+def _cagnet_step2(facts: Facts, stage: Stage, split: str) -> Cost:
+    """Players are trained without each draw's classes, and go on with every candidate.
+
+    Steps on synthetic rows are taken for steps on real ones, which take longer.
+    """
+    if _is_official(stage):
+        return Cost()
+    recipe, draws = facts.params.cagnet, facts.params.selection.draws
+    first, second = (
+        params.steps * (params.rows or params.batch_size * recipe.bank_rows)
+        for params in (recipe.step1, recipe.step2)
+    )
+    rows = draws * (first + len(recipe.step2.unseen_boosts) * second) + second
+    return Cost(rows * facts.pace.pieces["cagnet row"])
+
+
+def _is_official(stage: Stage) -> bool:
+    return stage.option("--recipe") == "cagnet.official"
 
 
 def _cagnet_maps(facts: Facts, stage: Stage, split: str) -> Cost:
     survey, whole = facts.survey, facts.whole(facts.survey.kept(split))
     recipe = facts.params.cagnet
-    rows = recipe.official.bank_rows if "official" in stage.command else recipe.bank_rows
+    rows = recipe.official.bank_rows if _is_official(stage) else recipe.bank_rows
     disk = sizes.gated_maps(
         [facts.dense(images) for images in (whole, survey.val, survey.unlabelled(split))],
         bank_rows=rows * len(whole),
@@ -86,40 +114,13 @@ def _cagnet_maps(facts: Facts, stage: Stage, split: str) -> Cost:
     return Cost(disk=disk)
 
 
+def _cagnet_patches(facts: Facts, stage: Stage, split: str) -> Cost:
+    """What is kept are the scores of all classes."""
+    return Cost(disk=sizes.dense_maps(facts.grids(facts.survey.val), facts.classes))
+
+
 def _self_train(facts: Facts, stage: Stage, split: str) -> Cost:
     return Cost(disk=sizes.pseudo_labels(facts.survey.unlabelled(split)))
-
-
-def _simbaseline_network(facts: Facts, stage: Stage, split: str) -> Cost:
-    pace = facts.pace.networks["simbaseline"]
-    seconds = _of_proposer(facts.params.simbaseline.proposals.training, pace)
-    return Cost(seconds, pace.training_memory, pace.size)
-
-
-def _simbaseline_self_train(facts: Facts, stage: Stage, split: str) -> Cost:
-    """Pseudo-labels, a second training, and what the network then proposes for validation images."""
-    pace, survey = facts.pace.networks["simbaseline"], facts.survey
-    seconds = _of_proposer(facts.params.simbaseline.self_training.training, pace)
-    disk = sizes.pseudo_labels(survey.unlabelled(split)) + pace.size + facts.proposals(survey.val)
-    return Cost(seconds + facts.proposing(survey.val), pace.training_memory, disk)
-
-
-def _of_proposer(params: ProposalTraining, pace: NetworkPace) -> float:
-    """Return the seconds in which the network that proposes masks learns."""
-    return params.steps * params.batch_size * params.augmentation.crop_size**2 * pace.training
-
-
-def _proposals(facts: Facts, stage: Stage, split: str) -> Cost:
-    survey = facts.survey
-    images = survey.unlabelled(split) if stage.option("--unlabelled") else survey.val
-    return Cost(facts.proposing(images), disk=facts.proposals(images))
-
-
-def _regions(facts: Facts, stage: Stage, split: str) -> Cost:
-    survey, of_val = facts.survey, "unlabelled" not in (stage.option("--proposals") or "")
-    images = survey.val if of_val else survey.unlabelled(split)
-    queries = facts.params.simbaseline.proposals.network.queries
-    return Cost(disk=sizes.regions(len(images), queries=queries, dimension=facts.shared_dimension))
 
 
 def _eigenvectors(facts: Facts, stage: Stage, split: str) -> Cost:
@@ -169,15 +170,21 @@ def _graphs(facts: Facts, stage: Stage, split: str) -> Cost:
 
 
 def _competitors(facts: Facts, stage: Stage, split: str) -> Cost:
-    return Cost(disk=sizes.competitors(facts.survey.val))
+    images, pace = facts.survey.val, facts.pace.pieces["pixel between competitors"]
+    return Cost(sizes.pixels(images) * pace, disk=sizes.competitors(images))
 
 
 def _evaluate(facts: Facts, stage: Stage, split: str) -> Cost:
-    rows = stage.command.split().count("--row")
-    return Cost(disk=rows * sizes.evaluation(facts.survey.val, facts.classes))
+    """All heads are taken for linear ones; of fused rows, tuning images are counted, and fusing is not."""
+    rows, images = stage.options("--row"), facts.survey.val
+    tuning = facts.survey.kept(split)[: facts.params.features.tuning_images]
+    pixels = len(rows) * facts.passes(split) * sizes.pixels(images)
+    pixels += rows.count("fused") * sizes.pixels(tuning)
+    seconds = pixels * facts.pace.pieces["classified pixel"]
+    return Cost(seconds, disk=len(rows) * sizes.evaluation(images, facts.classes))
 
 
-RULES: dict[str, Callable[[Facts, Stage, str], Cost]] = {
+RULES: Mapping[str, Rule] = {
     "seen_labels": _seen_labels,
     "all_labels": _all_labels,
     "backbone": _backbone,
@@ -189,19 +196,18 @@ RULES: dict[str, Callable[[Facts, Stage, str], Cost]] = {
     "train_features": _train_features,
     "maps": _maps,
     "zs3net_generator": _generator,
+    "cagnet_step1": _cagnet_step1,
     "cagnet_maps": _cagnet_maps,
+    "cagnet_step2": _cagnet_step2,
+    "cagnet_patches": _cagnet_patches,
     "self_train": _self_train,
     "zs3net_graphs": _graphs,
-    "simbaseline_network": _simbaseline_network,
-    "simbaseline_proposals": _proposals,
-    "simbaseline_self_train": _simbaseline_self_train,
-    "regions": _regions,
     "eigenvectors": _eigenvectors,
     "spnet_maps": _spnet_maps,
     "sazs": _sazs,
     "sazs_maps": _sazs_maps,
     "competitors": _competitors,
     "evaluate": _evaluate,
-    "simbaseline_evaluate": _evaluate,
+    **simbaseline.RULES,
 }
 """By the module of the stage."""

@@ -121,11 +121,16 @@ def proposals(sizes: Sizes, views: ViewParams, *, queries: int, dimension: int) 
     return masks * queries * HALF + vectors + dimension * SINGLE
 
 
-def padded_views(sizes: Sizes, views: ViewParams) -> Sequence[tuple[int, int]]:
-    """(height, width) of what the proposing network sees of each image."""
+def padded_views(sizes: Sizes, views: ViewParams) -> Grids:
+    """(height, width) of what SimBaseline's networks see of each image."""
+    return [(_padded(height), _padded(width)) for height, width in proposal_views(sizes, views)]
+
+
+def proposal_views(sizes: Sizes, views: ViewParams) -> Grids:
+    """(height, width) of each image for SimBaseline's tests."""
     (short_side,) = views.short_sides
     views_of = (resized(size, short_side, views.long_side) for size in sizes)
-    return [(_padded(height), _padded(width)) for width, height in views_of]
+    return [(height, width) for width, height in views_of]
 
 
 def _padded(side: int) -> int:
