@@ -167,7 +167,8 @@ def test_what_is_wrong_is_named(
         ("seed: 0\n\tsplits: [u4]", "line 2"),
         ("- seed", "mapping"),
         ("", "mapping"),
-        (None, "No such file"),
+        ("seed: 2020-01-01", "seed"),
+        (None, "No such file; run this in the project's folder"),
     ],
 )
 def test_a_broken_file_is_named(text: str | None, named: str, tmp_path: Path) -> None:

@@ -580,6 +580,39 @@ def test_the_command_refuses_in_one_line(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("kind", "place", "said"),
+    [
+        ("joem", "photographs", "is not a folder of network.safetensors, classifier.safetensors"),
+        ("joem", "params.yaml", "is not a folder of network.safetensors, classifier.safetensors"),
+        ("vectors", "photographs", "exists, and is not a file; name the file to be written"),
+        ("vectors", "official.pth", "is the file to be imported; choose another place"),
+        ("imagenet-encoder", "params.yaml", "would pass for up to date; choose another name"),
+        ("vectors", "params.yaml/out", "cannot be written (File exists); choose another place"),
+    ],
+)
+def test_the_command_replaces_nothing_but_an_earlier_artifact(
+    tmp_path: Path,
+    params_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    place: str,
+    said: str,
+) -> None:
+    def imports(_: Request) -> list[str]:
+        raise AssertionError("the place should have been refused by now")
+
+    monkeypatch.setitem(IMPORTS, kind, imports)
+    (tmp_path / "photographs").mkdir()
+    (tmp_path / "photographs" / "mine.jpg").write_text("mine")
+    file = saved(tmp_path, {"a": torch.ones(2)})
+    before = sorted(tmp_path.rglob("*"))
+    result = command(file, "--as", kind, "--out", tmp_path / place, "--params", params_file)
+    assert result.exit_code == 2, result.output
+    assert said in result.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_the_command_s_help_names_every_kind() -> None:
     text = " ".join(command("--help").output.split())
     assert all(kind in text for kind in IMPORTS)

@@ -1,5 +1,7 @@
-"""`zslib doctor`, `audit` and `leaderboard` as a user meets them."""
+"""The command `zslib` as a user meets it: help, doctor, audit, leaderboard, and places to write to."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +26,16 @@ ROW = {
 }
 
 
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The text of params.yaml for the built-in world, with a split of another name."""
+    path = tmp_path_factory.mktemp("world") / "params.yaml"
+    compose(path, "splits=[u]")
+    return path.read_text()
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: str) -> Path:
     """An empty project with a dataset of three classes, and params.yaml for it."""
     monkeypatch.chdir(tmp_path)
     lists = tmp_path / "voc" / "ImageSets" / "Segmentation"
@@ -39,8 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             path = tmp_path / "voc" / sub / f"{name}.{suffix}"
             path.parent.mkdir(exist_ok=True)
             Image.fromarray(np.full(shape, 1, np.uint8)).save(path)
-    compose(tmp_path / "params.yaml", "splits=[u]")
-    params = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    params = yaml.safe_load(world)
     params["benchmark"] |= {"classes": ["sky", "horse", "zebra"], "unseen": {"u": ["zebra"]}}
     params["dataset"] = {"layout": "voc12", "root": "voc", "lists": "train"}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
@@ -49,6 +58,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def invoke(*arguments: str) -> Result:
     return CliRunner().invoke(main, list(arguments))
+
+
+def test_help_is_there_before_anything_heavy_is_imported() -> None:
+    script = """
+import sys
+from zslib.cli import main
+main(["--help"], standalone_mode=False)
+print(*sys.modules)
+"""
+    run = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    *text, modules = run.stdout.splitlines()
+    assert not {"torch", "dvc", "transformers", "numpy", "PIL"} & set(modules.split())
+    assert all(any(line.startswith(f"  {name} ") for line in text) for name in main.commands)
+    assert "..." not in "".join(text[1:]), "a first sentence is too long for the list"
 
 
 def test_doctor_says_what_the_images_hold(folder: Path) -> None:
@@ -79,6 +102,18 @@ def test_doctor_looks_where_it_is_told(folder: Path) -> None:
     result = invoke("doctor", "--root", "elsewhere", "--lists", "trainaug")
     assert result.exit_code == 2
     assert "trainaug.txt" in result.output
+
+
+def test_doctor_refuses_a_root_that_is_empty(folder: Path) -> None:
+    result = invoke("doctor", "--root", "")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "error: --root: is empty; " in result.stderr
+
+
+def test_audit_refuses_a_negative_seed(folder: Path) -> None:
+    result = invoke("audit", "--seed", "-1")
+    assert result.exit_code == 2
+    assert "'--seed': -1 is not in the range x>=0" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["doctor", "audit"])
@@ -144,3 +179,25 @@ def test_leaderboard_refuses_a_run_given_twice(folder: Path) -> None:
     result = invoke("leaderboard", "board.csv", "board.csv")
     assert result.exit_code == 2
     assert "occurs twice" in result.stderr
+
+
+# --- places --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("params.yaml/out", "cannot be written (File exists); choose another place"),
+        (f"new/deep/{'a' * 250}", "cannot be written (File name too long); choose another place"),
+        ("voc", "exists, and is not a file; name the file to be written"),
+        ("/dev/null", "exists, and is not a file; name the file to be written"),
+    ],
+)
+def test_a_place_is_refused_before_the_work_that_would_be_lost(
+    folder: Path, place: str, reason: str
+) -> None:
+    before = sorted(folder.rglob("*"))
+    result = invoke("text-vectors", "no/clip", "--source", "word2vec", "--out", place)
+    assert result.exit_code == 2, result.output
+    assert result.stderr == f"error: {place}: {reason}\n"
+    assert sorted(folder.rglob("*")) == before

@@ -162,6 +162,23 @@ def test_an_unknown_name_is_one_line(tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("fault", ["another kind", "damaged weights"])
+def test_what_is_no_clip_is_one_line(
+    fault: str, model: VisionLanguageModel, tmp_path: Path
+) -> None:
+    model.clip.save_pretrained(tmp_path)
+    model.tokenizer.save_pretrained(tmp_path)
+    if fault == "another kind":
+        (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    else:
+        (tmp_path / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(
+        InputError, match=r"vision_language\.name: .* (cannot be loaded|no CLIP)"
+    ) as error:
+        VisionLanguageModel.named(str(tmp_path))
+    assert "\n" not in str(error.value)
+
+
 def test_a_revision_of_the_hub_is_the_one_that_is_opened(
     model: VisionLanguageModel, tmp_path: Path
 ) -> None:

@@ -1,6 +1,6 @@
 """What the authors released, as artifacts of ours: `zslib import-checkpoint`."""
 
-from zslib.checkpoints.official import IMPORTS
+from zslib.checkpoints.official import FOLDERS, IMPORTS
 from zslib.checkpoints.request import Request
 
-__all__ = ["IMPORTS", "Request"]
+__all__ = ["FOLDERS", "IMPORTS", "Request"]

@@ -170,6 +170,10 @@ IMPORTS: dict[str, Callable[[Request], Sequence[str]]] = {
 }
 """By kind; each publishes an artifact, and returns what its user should know."""
 
+_NETWORK, _CLASSIFIER = _FILES = ("network.safetensors", "classifier.safetensors")
+FOLDERS = dict.fromkeys(("zs3net-backbone", "joem", "spnet"), _FILES)
+"""Kinds that become a folder, and its files; the others become a file."""
+
 
 def _deeplab(
     found: Checkpoint, network: SegmentationNetwork, *, may_lack_classifier: bool = False
@@ -222,8 +226,8 @@ def _publish(
     out: Path, backbone: Backbone, classifier: PixelClassifier | PrototypeClassifier
 ) -> None:
     with publish(out) as temporary:
-        backbone.save(temporary / "network.safetensors")
-        classifier.save(temporary / "classifier.safetensors")
+        backbone.save(temporary / _NETWORK)
+        classifier.save(temporary / _CLASSIFIER)
 
 
 def _origin(file: Path) -> dict[str, str]:

@@ -312,13 +312,17 @@ def load_params(path: Path) -> Params:
     """
     try:
         content = yaml.load(Path(path).read_text(), _Yaml)
-    except (OSError, yaml.YAMLError) as error:
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: No such file; run this in the project's folder, or name the file with --params"
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: is not a mapping of sections")
     try:
         # YAML has no tuples: JSON mode accepts a list for one, and stays strict otherwise.
-        return Params.model_validate_json(json.dumps(content))
+        return Params.model_validate_json(json.dumps(content, default=str))
     except ValidationError as error:
         raise InputError(f"{path}: {_explained(error)}") from None
 

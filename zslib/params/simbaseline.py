@@ -175,5 +175,7 @@ class SimbaselineParams(Section):
         if strange := sorted(set(self.splits) - set(self.proposal_splits)):
             raise ValueError(f"splits: '{strange[0]}' is not among proposal_splits; add it there")
         if strange := sorted(set(self.self_training.splits) - set(self.splits)):
-            raise ValueError(f"self_training.splits: '{strange[0]}' is not among splits; add it there")
+            raise ValueError(
+                f"self_training.splits: '{strange[0]}' is not among splits; add it there"
+            )
         return self

@@ -62,8 +62,8 @@ class FineTuning(Section):
 
 
 class ComputeParams(Section):
-    """Where the work runs. Not a dependency of any stage: nothing of it changes a result by more than
-    rounding, and the bits are the same where threads, devices, and precision are."""
+    """Where the work runs. Not a dependency of any stage: on another device, or in another precision,
+    results differ in their bits, and not in what is computed."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = Field(1, ge=1)
@@ -72,7 +72,7 @@ class ComputeParams(Section):
     workers: int = Field(0, ge=0)
     """Data-loading processes per device; 0 decodes in the training process."""
     cache_images: bool = True
-    """Keep decoded training images in memory."""
+    """Keep decoded training images in memory, as long as half of what was free stays free."""
     checkpoint_seconds: float = Field(60.0, ge=0)
 
     def on_one_device(self) -> "ComputeParams":

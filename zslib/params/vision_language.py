@@ -101,5 +101,7 @@ class VisionLanguageParams(Section):
         if (self.name is None) == (self.training is None):
             raise ValueError("give exactly one of 'name' and 'training'")
         if self.models and self.text_tables:
-            raise ValueError("text_tables: the model in 'models' reads class names itself; empty one")
+            raise ValueError(
+                "text_tables: the model in 'models' reads class names itself; empty one"
+            )
         return self

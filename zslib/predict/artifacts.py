@@ -17,6 +17,10 @@ class Artifact:
     stage: str
     """As DVC calls it."""
 
+    @property
+    def is_folder(self) -> bool:
+        return not Path(self.path).suffix
+
 
 @dataclass(frozen=True)
 class Artifacts:
@@ -46,7 +50,8 @@ class Artifacts:
         """Return where an artifact lies.
 
         Raises:
-            InputError: there is none; the message names the stage that makes it.
+            InputError: there is none, and the message names the stage that makes it; it is a folder
+                for a file, or a file for a folder.
         """
         own = self.root / artifact.path.format(split=self.split)
         path = self.given.get(name, own)
@@ -55,6 +60,11 @@ class Artifacts:
             command = " ".join(["exp run", *self.changes] if self.changes else ["repro"])
             raise InputError(
                 f"{path}: there is no such artifact; run `dvc {command} {stage}`, which makes it, or "
+                f"name another with --artifact {name}=PATH"
+            )
+        if path.is_dir() != artifact.is_folder:
+            raise InputError(
+                f"{path}: is {_kind(path.is_dir())}, where {own} is {_kind(artifact.is_folder)}; "
                 f"name another with --artifact {name}=PATH"
             )
         self.used[name] = path
@@ -85,6 +95,10 @@ def named_paths(given: Sequence[str]) -> dict[str, Path]:
     ]:
         raise InputError(f"--artifact: '{wrong[0]}' is not NAME=PATH; correct it")
     return {name: Path(path) for name, _, path in pairs}
+
+
+def _kind(is_folder: bool) -> str:
+    return "a folder" if is_folder else "a file"
 
 
 def _digest(path: Path) -> str:

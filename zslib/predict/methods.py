@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from zslib.artifacts.place import refuse_place
 from zslib.errors import InputError
 from zslib.params import Params
 from zslib.predict import refit, sazs, simbaseline
 from zslib.predict.artifacts import Artifact, Artifacts
 from zslib.predict.heads import HeadMethod
-from zslib.predict.output import Prediction, refuse_folder, write
+from zslib.predict.output import FILES, Prediction, write
 from zslib.predict.request import Request
 
 SPNET = Artifact("{split}/spnet/classifier.safetensors", "pipelines/spnet/dvc.yaml:train@{split}")
@@ -55,11 +56,11 @@ def predict(
 
     Raises:
         InputError: no such method, or it cannot know a name; an artifact or the photograph is unusable;
-            there is something else at `out`.
+            something else is at `out`, or nothing can be written there.
     """
     if method not in METHODS:
         raise InputError(f"--method: '{method}' cannot predict; {_offer()}")
-    refuse_folder(out)
+    refuse_place(out, FILES)
     with tempfile.TemporaryDirectory(prefix="zslib-predict-") as folder:
         request = Request.read(photograph, names, params, artifacts, scratch=Path(folder))
         prediction = METHODS[method](request)

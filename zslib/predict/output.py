@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from zslib.artifacts.publish import explained_if_unwritable, publish
+from zslib.artifacts.place import refuse_place
+from zslib.artifacts.publish import publish
 from zslib.benchmark import Split
-from zslib.errors import InputError
 from zslib.predict.request import readable
 from zslib.report.pictures import Swatch, legend, picture_colours
 
@@ -56,19 +56,6 @@ class Prediction:
         }
 
 
-def refuse_folder(out: Path) -> None:
-    """Raise InputError if something other than an earlier prediction is at `out`: it would be lost."""
-    with explained_if_unwritable(out):
-        if not out.exists():
-            return
-        is_earlier = out.is_dir() and {file.name for file in out.iterdir()} <= set(FILES)
-    if not is_earlier:
-        raise InputError(
-            f"{out}: exists, and is not a folder of an earlier prediction alone; name another "
-            "folder with --out"
-        )
-
-
 def write(
     prediction: Prediction, photograph: Image.Image, facts: Mapping[str, Any], out: Path
 ) -> list[dict[str, Any]]:
@@ -77,7 +64,7 @@ def write(
     labels.png and confidence.png (0 to 255) have the photograph's size, picture.png its height at
     least: the legend stands beside it. In labels.png a pixel's value is its class's in prediction.json.
     """
-    refuse_folder(out)
+    refuse_place(out, FILES)
     classes = prediction.describe()
     split = prediction.split
     shown = [entry["value"] for entry in classes if entry["share"]]

@@ -11,7 +11,8 @@ from PIL import Image, ImageOps
 
 from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.datasets.decode import read_bytes, read_image
-from zslib.errors import InputError
+from zslib.datasets.doctor import Problem
+from zslib.errors import ImageError, InputError
 from zslib.params import Params, load_params
 from zslib.predict.artifacts import Artifacts
 
@@ -48,8 +49,15 @@ class Request:
         Raises:
             ImageError: the photograph is missing, damaged, or of a kind that is refused.
         """
-        upright = _upright(photograph, scratch)
-        return cls(upright, read_image(upright), tuple(sorted(names)), params, artifacts, scratch)
+        try:
+            upright = _upright(photograph, scratch)
+            image = read_image(upright)
+        except ImageError as error:  # the remedies are those of a dataset
+            what = Problem.of(error).what
+            raise ImageError(
+                f"{photograph}: {what}; give a JPEG or PNG photograph of 8 bits, RGB or grey"
+            ) from error
+        return cls(upright, image, tuple(sorted(names)), params, artifacts, scratch)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 import xxhash
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import AutoConfig, CLIPModel, CLIPTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from zslib.artifacts.publish import publish
@@ -54,7 +55,8 @@ class VisionLanguageModel:
     def named(cls, name: str) -> "VisionLanguageModel":
         """Return a CLIP by its name on the hub, or from a folder in the same layout.
 
-        `name@revision` is the model as it was at one commit of the hub. transformers reads safetensors, or tensors alone out of a pickle; it runs no code of others.
+        `name@revision` is the model as it was at one commit of the hub. transformers reads
+        safetensors, or tensors alone out of a pickle; it runs no code of others.
 
         Raises:
             InputError: there is no such model, or it is no CLIP.
@@ -63,14 +65,19 @@ class VisionLanguageModel:
         if not Path(name).exists() and "@" in name:
             place, revision = name.rsplit("@", 1)
         try:
+            kind = AutoConfig.from_pretrained(place, revision=revision).model_type
             clip = CLIPModel.from_pretrained(place, revision=revision, dtype=torch.float32)
             tokenizer = CLIPTokenizer.from_pretrained(place, revision=revision)
-        except (OSError, ValueError) as error:
+        except (OSError, RuntimeError, SafetensorError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(
                 f"vision_language.name: '{name}' cannot be loaded as a CLIP ({reason}); "
                 "correct the name, or give the folder of a downloaded one"
             ) from error
+        if kind != "clip":  # transformers would go on with random weights
+            raise InputError(
+                f"vision_language.name: '{name}' is a {kind}, no CLIP; correct the name"
+            )
         return cls(clip, tokenizer, {"name": name})
 
     def save(self, folder: Path) -> None:

@@ -14,6 +14,7 @@ from zslib.errors import InputError
 from zslib.params import load_params
 from zslib.predict import Artifacts, chosen_params, class_names
 from zslib.predict.artifacts import Artifact
+from zslib.predict.methods import METHODS
 from zslib.predict.spelling import spelled
 
 
@@ -24,8 +25,19 @@ def test_a_broken_photograph_is_refused(project: Path, tmp_path: Path) -> None:
     assert "broken.jpg: is damaged" in refused(path, tmp_path / "out")
 
 
-def test_a_missing_photograph_is_refused(project: Path, tmp_path: Path) -> None:
-    assert "nowhere.jpg: is missing" in refused("nowhere.jpg", tmp_path / "out")
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ("nowhere.jpg", "is missing"),
+        ("artifacts", "cannot be read (Is a directory)"),
+        ("words.txt", "is no readable JPEG or PNG picture"),
+    ],
+)
+def test_what_is_no_photograph_is_refused(
+    project: Path, tmp_path: Path, given: str, what: str
+) -> None:
+    line = refused(given, tmp_path / "out")
+    assert line == f"error: {given}: {what}; give a JPEG or PNG photograph of 8 bits, RGB or grey"
 
 
 # --- artifacts, names, methods, benchmarks ---------------------------------------------------------
@@ -76,6 +88,20 @@ def test_an_artifact_that_is_not_read_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("name", "path", "message"),
+    [
+        ("network", "artifacts", "is a folder, where artifacts/tiny/tiny/simbaseline/network."),
+        ("clip", "photo.png", "is a file, where artifacts/tiny/clip/model is a folder"),
+    ],
+)
+def test_a_folder_is_no_file_nor_the_other_way_round(
+    project: Path, tmp_path: Path, name: str, path: str, message: str
+) -> None:
+    line = refused("photo.png", tmp_path / "out", "--artifact", f"{name}={path}")
+    assert line.startswith(f"error: {path}: {message}")
+
+
+@pytest.mark.parametrize(
     ("names", "message"),
     [("a", "is one class"), ("a,,b", "empty name"), ("a,b, a", "'a' is listed twice")],
 )
@@ -95,24 +121,56 @@ def test_an_unknown_benchmark_is_refused(project: Path, tmp_path: Path) -> None:
     assert "there is no 'voc12'; there are only that of params.yaml, 'tiny'" in line
 
 
+# --- places -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A place is refused before the work, not after it."""
+
+    def predicts(_: object) -> None:
+        raise AssertionError("the place should have been refused by now")
+
+    monkeypatch.setitem(METHODS, "simbaseline", predicts)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("no_prediction")
 def test_a_folder_of_something_else_is_left_alone(project: Path, tmp_path: Path) -> None:
     (tmp_path / "holiday.txt").write_text("mine")
     result = invoke("photo.png", tmp_path)
     assert result.exit_code == 2
-    assert "is not a folder of an earlier prediction" in result.stderr
+    assert f"error: {tmp_path}: exists, and is not a folder of picture.png, " in result.stderr
     assert (tmp_path / "holiday.txt").read_text() == "mine"
 
 
+@pytest.mark.usefixtures("no_prediction")
 @pytest.mark.parametrize(
     ("place", "reason"),
-    [("photo.png/out", "File exists"), ("a" * 300, "File name too long")],
+    [
+        ("photo.png/out", "File exists"),
+        ("a" * 300, "File name too long"),
+        (f"new/deep/{'a' * 250}", "File name too long"),
+    ],
 )
 def test_a_place_where_nothing_can_be_written_is_refused(
-    project: Path, tmp_path: Path, place: str, reason: str
+    project: Path, place: str, reason: str
 ) -> None:
+    before = sorted(project.rglob("*"))
     result = invoke("photo.png", Path(place))
     assert result.exit_code == 2, result.output
     assert f"error: {place}: cannot be written ({reason}); choose another place\n" in result.stderr
+    assert sorted(project.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("no_prediction")
+def test_the_current_folder_is_not_replaced(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photograph, params = project / "photo.png", project / "params.yaml"
+    monkeypatch.chdir(tmp_path)
+    result = invoke(photograph, Path(), "--params", str(params))
+    assert result.exit_code == 2, result.output
+    assert result.stderr == "error: .: is in use, and cannot be replaced; name a folder in it\n"
 
 
 def test_a_photograph_of_too_long_a_name_is_refused(project: Path) -> None:
