@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from stages.command import EXISTING, PATH, Sections, scratch, stage
+from stages.command import EXISTING, PATH, Sections, parallel_stage, scratch
 
 
-@stage
+@parallel_stage
 @click.option("--images", type=EXISTING, required=True, help="images.json of the index.")
 @click.option("--labels", type=EXISTING, required=True)
 @click.option("--ceiling", is_flag=True, help="Of all classes: for epochs of its own.")
@@ -38,7 +38,7 @@ def main(
     runtime = start_runtime(compute)
     with scratch(out, [images, labels], [params, seed]) as folder:
         backbone = supervised.fit(
-            [index.path(image_id) for image_id in label_maps.ids],
+            [index.file(image_id) for image_id in label_maps.ids],
             label_maps,
             Split.described(label_maps.meta),
             params,

@@ -42,7 +42,7 @@ def main(
     from zslib.methods.cagnet.step1 import Step1
     from zslib.training import start_runtime
 
-    networks, runtime = Step1.load(step1), start_runtime(compute.on_one_device())
+    networks, runtime = Step1.load(step1), start_runtime(compute)
     maps, split = DenseMaps.open(train), networks.split
     grids = label_grids(maps, open_labels(labels), split, rule)
     plan = BankPlan.of(list(grids), split, rows_per_image=rows, seed=seed)

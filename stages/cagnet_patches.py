@@ -60,7 +60,7 @@ def main(
             draws=draw_held_out(networks.split, selection, seed=seed),
             label_rule=rule,
             seed=seed,
-            runtime=start_runtime(compute.on_one_device()),
+            runtime=start_runtime(compute),
             checkpoint=Checkpoint(folder, compute.checkpoint_seconds),
             curves=recorded,
         )

@@ -49,7 +49,7 @@ def main(
             params,
             label_rule=rule,
             seed=seed,
-            runtime=start_runtime(compute.on_one_device()),
+            runtime=start_runtime(compute),
             checkpoint=Checkpoint(folder, compute.checkpoint_seconds),
             curves=recorded,
         )

@@ -56,7 +56,7 @@ def main(
         step1=first,
         draws=draw_held_out(networks.split, selection, seed=seed) if clean else [],
         seed=seed,
-        runtime=start_runtime(compute.on_one_device()),
+        runtime=start_runtime(compute),
         curves=recorded,
     )
     classifiers.save(out)

@@ -35,18 +35,34 @@ PATH = click.Path(path_type=Path)
 
 
 class Sections:
-    """The sections of params.yaml by dotted name; a stage's dvc.yaml entry lists those it asks for."""
+    """The sections of params.yaml by dotted name; a stage's dvc.yaml entry lists those it asks for.
 
-    def __init__(self, path: Path) -> None:
-        self._params = load_params(path)
+    In `compute`, a stage of one process finds one device.
+    """
+
+    def __init__(self, path: Path, *, parallel: bool) -> None:
+        params = load_params(path)
+        compute = params.compute if parallel else params.compute.on_one_device()
+        self._params = params.model_copy(update={"compute": compute})
 
     def __call__(self, name: str) -> Any:
         return select(self._params, name)
 
 
 def stage(function: Callable[..., None]) -> click.Command:
-    """Make a command of `function(section, *, out, ...)`, with --params, --out and --debug."""
+    """Make a command of `function(section, *, out, ...)`, with --params, --out and --debug.
 
+    It refuses to be one of several processes, all of which would do the same work.
+    """
+    return _command(function, parallel=False)
+
+
+def parallel_stage(function: Callable[..., None]) -> click.Command:
+    """Make a stage whose work is shared by as many processes as there are."""
+    return _command(function, parallel=True)
+
+
+def _command(function: Callable[..., None], *, parallel: bool) -> click.Command:
     @click.command(help=function.__doc__)
     @click.option("--params", type=PATH, default=Path("params.yaml"), show_default=True)
     @click.option("--out", type=PATH, required=True, help="The artifact to write.")
@@ -55,20 +71,36 @@ def stage(function: Callable[..., None]) -> click.Command:
     def command(params: Path, out: Path, debug: bool, **options: Any) -> None:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
         _die_with_parent()
-        with one_line_errors(debug=debug), _lock(out), _timed(out):
-            function(Sections(params), out=out, **options)
+        with one_line_errors(debug=debug):
+            if not parallel:
+                _require_one_process(out)
+            with _lock(out), _timed(out):
+                function(Sections(params, parallel=parallel), out=out, **options)
 
     return command
 
 
+def _require_one_process(out: Path) -> None:
+    """Raise InputError if torchrun or srun has started other processes beside this one."""
+    processes = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_STEP_NUM_TASKS") or "1"
+    if int(processes) > 1:
+        raise InputError(
+            f"{out}: is made by one process, and {processes} were started; start it without "
+            "torchrun, or with --ntasks=1 (docs/cluster.md says which stages share their work)"
+        )
+
+
 @contextmanager
 def scratch(out: Path, inputs: Sequence[Path], sections: Sequence[Any]) -> Iterator[Path]:
-    """Yield a folder that a rerun with the same inputs and parameters finds again.
+    """Yield a folder that a rerun with the same inputs, parameters and code finds again.
 
-    It goes when the stage has published its artifact, together with what runs with other inputs
-    or parameters have left behind.
+    Code is that of the project's modules loaded by now: a stage imports what it runs before this.
+    The folder goes when the stage has published its artifact, together with what runs with other
+    inputs, parameters or code have left behind.
     """
     digest = hashlib.sha256()
+    for name, source in _loaded_sources():
+        digest.update(name.encode() + hashlib.sha256(source.read_bytes()).digest())
     for path in inputs:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -79,6 +111,18 @@ def scratch(out: Path, inputs: Sequence[Path], sections: Sequence[Any]) -> Itera
     yield folder / digest.hexdigest()[:16]
     if _is_first_process():
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _loaded_sources() -> list[tuple[str, Path]]:
+    """Return the loaded modules of the project and their files, in the order of their names.
+
+    Of `zslib.params` only the values count, which are in the key: most of it is of other stages.
+    """
+    # By their specs: the stage itself is loaded as `__main__`.
+    packages = ("__main__", "stages", "zslib")
+    specs = [m.__spec__ for name, m in sys.modules.items() if name.split(".")[0] in packages]
+    files = {spec.name: Path(spec.origin) for spec in specs if spec and spec.origin}
+    return sorted(item for item in files.items() if not item[0].startswith("zslib.params"))
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def main(
     index = index_folder(images) if images.is_dir() else ImageIndex.load(images)
     chosen = [DenseMaps.open(maps)] if maps else []
     tuning = [DenseMaps.open(train_maps).tuning] if train_maps else []
-    device = start_runtime(compute.on_one_device()).device
+    device = start_runtime(compute).device
     source = choose_source(params, index, chosen + tuning, device)
     inputs = [path for path in (maps, train_maps) if path]
     with scratch(out, inputs, [params, index]) as folder:

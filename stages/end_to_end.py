@@ -59,7 +59,7 @@ class Inputs:
         from zslib.fine_tuning import LabelledImages, Run
         from zslib.training import Curves, start_runtime
 
-        images = LabelledImages.of(ImageIndex.load(self.images).path, open_labels(self.labels))
+        images = LabelledImages.of(ImageIndex.load(self.images).file, open_labels(self.labels))
         backbone, curves = Backbone.load(self.network), Curves(self.curves, every=50)
         class_embeddings = torch.from_numpy(load_class_vectors(self.embeddings).rows)
         runtime, name = start_runtime(self.compute), f"{name} {images.split.name}"
@@ -90,7 +90,7 @@ def end_to_end(function: Callable[..., None]) -> Callable[..., None]:
         out: Path,
         **own: Any,
     ) -> None:
-        compute = section("compute").on_one_device()
+        compute = section("compute").without_scaling()
         inputs = Inputs(images, labels, network, embeddings, curves, out, compute)
         function(section, inputs=inputs, out=out, **own)
 

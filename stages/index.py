@@ -9,6 +9,7 @@ from stages.command import Sections, stage
 def main(section: Sections, *, out: Path) -> None:
     """Check every file of the dataset and write its index: images.json, train_masks.json, val_masks.json.
 
+    Where the dataset lies stands in root.json beside them, on which no stage depends.
     Reads params.yaml:dataset, benchmark.classes. Example: python -m stages.index --out artifacts/world/index
     """
     params, classes = section("dataset"), section("benchmark.classes")

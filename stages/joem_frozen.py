@@ -48,7 +48,7 @@ def main(
         fit_closed_form(inputs, params, objectives, sigmas, selection, seed=seed).save(out)
         return
     recorded = Curves(curves, every=50) if curves else None
-    runtime = start_runtime(compute.on_one_device())
+    runtime = start_runtime(compute)
     options = {"seed": seed, "runtime": runtime, "curves": recorded}
     fit_with_head(inputs, params, objectives, sigmas, selection, **options).save(out)
     if recorded is not None:

@@ -4,21 +4,22 @@ from pathlib import Path
 
 import click
 
-from stages.command import EXISTING, Sections, scratch, stage
+from stages.command import EXISTING, Sections, parallel_stage, scratch
 
 
-@stage
+@parallel_stage
 @click.option("--images", type=EXISTING, required=True, help="images.json of the index.")
 @click.option("--network", type=EXISTING, required=True)
 @click.option(
-    "--unlabelled", type=EXISTING, help="Seen labels; the training images they leave out are taken."
+    "--unlabelled", type=EXISTING, help="Seen labels; the images for self-training are taken."
 )
 def main(
     section: Sections, *, images: Path, network: Path, unlabelled: Path | None, out: Path
 ) -> None:
     """Cache whole feature maps of the validation images, or of unlabelled training images.
 
-    Where no training image was left out, all of them are taken: their unseen pixels are void.
+    Of training images those are taken that were left out for the unseen classes they show, or all, if
+    the benchmark's rule keeps such images and their unseen pixels are void.
     Reads params.yaml:features. Example: python -m stages.maps
     --images artifacts/world/index/images.json
     --network artifacts/world/u4/backbone/network.safetensors --out artifacts/world/u4/val_maps.h5
@@ -28,18 +29,17 @@ def main(
     from zslib.artifacts.maps import open_labels
     from zslib.backbones.trained import Backbone
     from zslib.datasets.index import ImageIndex
+    from zslib.datasets.labels import unlabelled_ids
     from zslib.features import Photographs, extract, plan_dense
     from zslib.training import start_runtime
 
     index = ImageIndex.load(images)
     ids = index.ids("val")
     if unlabelled is not None:
-        labelled = set(open_labels(unlabelled).ids)
-        every = index.ids("train")
-        ids = tuple(image_id for image_id in every if image_id not in labelled) or every
+        ids = unlabelled_ids(open_labels(unlabelled), index.ids("train"))
     backbone, runtime = Backbone.load(network), start_runtime(compute)
     photographs = Photographs.of(
-        [index.path(image_id) for image_id in ids],
+        [index.file(image_id) for image_id in ids],
         [index.size(image_id) for image_id in ids],
         short_side=params.short_side,
         stride=backbone.params.feature_stride,

@@ -23,7 +23,7 @@ def main(
     --out artifacts/world/u4/simbaseline/prompts
     """
     params, seed = section("vision_language.prompts"), section("seed")
-    compute = section("compute").on_one_device()
+    compute = section("compute")
 
     from zslib.artifacts import publish
     from zslib.artifacts.maps import open_labels
@@ -40,7 +40,7 @@ def main(
     with scratch(out, [images, labels], [params, seed, clip.key]) as folder:
         prompts = fit(
             clip,
-            [index.path(image_id) for image_id in label_maps.ids],
+            [index.file(image_id) for image_id in label_maps.ids],
             label_maps,
             split.seen,
             [split.classes[c] for c in split.seen],

@@ -19,7 +19,7 @@ def main(section: Sections, *, images: Path, proposals: Path, model: Path, out: 
     --proposals artifacts/world/u4/simbaseline/proposals/val.h5
     --out artifacts/world/u4/simbaseline/regions/val.h5
     """
-    params, compute = section("vision_language.regions"), section("compute").on_one_device()
+    params, compute = section("vision_language.regions"), section("compute")
 
     from zslib.artifacts.proposals import Proposals
     from zslib.datasets.index import ImageIndex
@@ -33,7 +33,7 @@ def main(section: Sections, *, images: Path, proposals: Path, model: Path, out: 
         embed_regions(
             clip,
             found,
-            [index.path(image_id) for image_id in found.ids],
+            [index.file(image_id) for image_id in found.ids],
             out,
             params,
             runtime=start_runtime(compute),

@@ -24,8 +24,9 @@ def main(
     """Write leaderboard.csv and index.html, one self-contained page.
 
     Reads params.yaml:benchmark, splits, report, seed, and what says where networks have their first
-    weights from. Scores of other splits are left out; a benchmark that is only evaluated on has those
-    of its source. What scratch/timings.jsonl knows of the stages' cost is shown, if it is there.
+    weights from. Scores that no stage of the dvc.yaml files writes are left out, with a warning; a
+    benchmark that is only evaluated on has the splits of its source. What scratch/timings.jsonl knows
+    of the stages' cost is shown, if it is there.
     Example: python -m stages.report --scores results/world --evaluations evaluations/world
     --calibration curves/world/calibration --artifacts artifacts/world --out report
     """
@@ -37,12 +38,14 @@ def main(
 
     from zslib.artifacts import publish
     from zslib.report.build import Inputs, build
+    from zslib.report.declared import declared_scores
     from zslib.report.pretraining import Beginnings
 
     inputs = Inputs(scores, evaluations, calibration, artifacts, SCRATCH / "timings.jsonl")
     beginnings = Beginnings(encoder, sazs, proposals, clip)
+    declared = declared_scores(Path(), section)
     leaderboard, html = build(
-        inputs, benchmark, splits, beginnings, seed=seed, pictures=params.pictures
+        inputs, benchmark, splits, beginnings, declared, seed=seed, pictures=params.pictures
     )
     with publish(out) as folder:
         folder.mkdir()

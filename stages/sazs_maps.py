@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from stages.command import EXISTING, Sections, scratch, stage
+from stages.command import EXISTING, Sections, parallel_stage, scratch
 
 
-@stage
+@parallel_stage
 @click.option("--images", type=EXISTING, required=True, help="images.json of the index.")
 @click.option("--network", type=EXISTING, required=True, help="As trained by SAZS.")
 def main(section: Sections, *, images: Path, network: Path, out: Path) -> None:
@@ -32,7 +32,7 @@ def main(section: Sections, *, images: Path, network: Path, out: Path) -> None:
         cache_margins(
             Trained.load(network),
             ids,
-            [index.path(image_id) for image_id in ids],
+            [index.file(image_id) for image_id in ids],
             [index.size(image_id) for image_id in ids],
             input_size=input_size,
             params=params,

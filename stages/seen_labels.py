@@ -21,10 +21,10 @@ def main(section: Sections, *, masks: Path, split: str, out: Path) -> None:
     unseen_images = section("benchmark.unseen_images")
 
     from zslib.benchmark import Split
-    from zslib.datasets.labels import write_seen_labels
+    from zslib.datasets.labels import write_labels
 
     chosen = Split.named(split, classes, unseen=unseen, void=void)
-    write_seen_labels(masks, chosen, out, unseen_images=unseen_images)
+    write_labels(masks, chosen, out, unseen_images=unseen_images)
 
 
 if __name__ == "__main__":

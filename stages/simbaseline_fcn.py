@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from stages.command import EXISTING, PATH, Sections, scratch, stage
+from stages.command import EXISTING, PATH, Sections, parallel_stage, scratch
 
 
-@stage
+@parallel_stage
 @click.option("--images", type=EXISTING, required=True, help="images.json of the index.")
 @click.option("--labels", type=EXISTING, required=True, help="Seen labels.")
 @click.option("--backbone", type=EXISTING, required=True, help="The split's seen-only backbone.")
@@ -45,7 +45,7 @@ def main(
     from zslib.methods.simbaseline.fcn import fit, untrained
     from zslib.training import Curves, start_runtime
 
-    labelled = LabelledImages.of(ImageIndex.load(images).path, open_labels(labels))
+    labelled = LabelledImages.of(ImageIndex.load(images).file, open_labels(labels))
     split, recorded = labelled.split, Curves(curves, every=20)
     runtime = start_runtime(compute)
     words = text / f"{prompts}.safetensors"

@@ -48,7 +48,7 @@ def main(
     prompts, weight = section("simbaseline.fcn.prompts"), section("simbaseline.fcn.weight")
     windows, views = section("simbaseline.fcn.windows"), section("simbaseline.test")
     params, seed = section("evaluate"), section("seed")
-    compute = section("compute").on_one_device()
+    compute = section("compute")
 
     from zslib.artifacts.maps import open_labels
     from zslib.datasets.index import ImageIndex

@@ -39,7 +39,7 @@ def main(
     query_prompts = section("simbaseline.query_prompts")
     region_prompts = section("simbaseline.region_prompts")
     views, batch_size = section("simbaseline.test"), section("simbaseline.batch_size")
-    seed, compute = section("seed"), section("compute").on_one_device()
+    seed, compute = section("seed"), section("compute")
 
     from zslib.artifacts.maps import open_labels
     from zslib.artifacts.proposals import Proposals

@@ -40,7 +40,7 @@ def main(section: Sections, *, split: str, out: Path) -> None:
 
     scored = [name for name in classes if name not in void]
     target = Split.named(split, classes, unseen=scored, void=void)
-    write_label_maps(out, [], [], schema=LABELS, meta=target.describe())
+    write_label_maps(out, [], [], [], schema=LABELS, meta=target.describe())
 
 
 if __name__ == "__main__":

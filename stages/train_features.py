@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from stages.command import EXISTING, Sections, scratch, stage
+from stages.command import EXISTING, Sections, parallel_stage, scratch
 
 
-@stage
+@parallel_stage
 @click.option("--images", type=EXISTING, required=True, help="images.json of the index.")
 @click.option("--labels", type=EXISTING, required=True, help="Seen labels.")
 @click.option("--network", type=EXISTING, required=True)
@@ -30,7 +30,7 @@ def main(section: Sections, *, images: Path, labels: Path, network: Path, out: P
     backbone, runtime = Backbone.load(network), start_runtime(compute)
     ids = label_maps.ids
     photographs = Photographs.of(
-        [index.path(image_id) for image_id in ids],
+        [index.file(image_id) for image_id in ids],
         [index.size(image_id) for image_id in ids],
         short_side=params.short_side,
         stride=backbone.params.feature_stride,

@@ -21,7 +21,7 @@ def main(section: Sections, *, images: Path, captions: Path, curves: Path, out: 
     --out artifacts/world/clip/model
     """
     name, params = section("vision_language.name"), section("vision_language.training")
-    seed, compute = section("seed"), section("compute").on_one_device()
+    seed, compute = section("seed"), section("compute")
 
     from zslib.datasets.index import ImageIndex
     from zslib.training import Checkpoint, Curves, start_runtime
@@ -36,7 +36,7 @@ def main(section: Sections, *, images: Path, captions: Path, curves: Path, out: 
         ids = [image_id for image_id in index.ids("train") if image_id in texts]
         with scratch(out, [images, captions], [params, seed]) as folder:
             model = fit(
-                [index.path(image_id) for image_id in ids],
+                [index.file(image_id) for image_id in ids],
                 [texts[image_id] for image_id in ids],
                 params,
                 seed=seed,

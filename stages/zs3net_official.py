@@ -47,7 +47,7 @@ def main(
     from zslib.datasets.index import ImageIndex
     from zslib.embeddings.table import load_class_vectors
     from zslib.methods.zs3net import official
-    from zslib.training import Checkpoint, Curves
+    from zslib.training import Checkpoint, Curves, start_runtime
 
     index, label_maps = ImageIndex.load(images), open_labels(labels)
     backbone = Backbone.load(network)
@@ -56,7 +56,7 @@ def main(
         classifier = official.fit(
             backbone.network,
             backbone.params.encoder,
-            images=[index.path(image_id) for image_id in label_maps.ids],
+            images=[index.file(image_id) for image_id in label_maps.ids],
             label_maps=label_maps,
             class_embeddings=torch.from_numpy(load_class_vectors(embeddings).rows),
             split=Split.described(open_labels(seen_labels).meta),
@@ -64,6 +64,7 @@ def main(
             graph=graph,
             seed=seed,
             compute=compute,
+            runtime=start_runtime(compute),
             checkpoint=Checkpoint(folder, compute.checkpoint_seconds),
             curves=recorded,
         )

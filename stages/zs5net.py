@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from stages.command import EXISTING, PATH, Sections, scratch, stage
+from stages.command import EXISTING, PATH, Sections, parallel_stage, scratch
 
 
-@stage
+@parallel_stage
 @click.option("--images", type=EXISTING, required=True, help="images.json of the index.")
 @click.option("--labels", type=EXISTING, required=True, help="Seen labels.")
 @click.option("--pseudo-labels", type=EXISTING, required=True)
@@ -33,22 +33,20 @@ def main(
     params, seed, compute = section("backbone"), section("seed"), section("compute")
 
     from zslib.artifacts import publish
-    from zslib.artifacts.maps import open_labels, open_pseudo_labels
+    from zslib.artifacts.maps import MixedLabels, open_labels, open_pseudo_labels
     from zslib.backbones.trained import Backbone
     from zslib.datasets.index import ImageIndex
     from zslib.methods import supervised
     from zslib.training import Checkpoint, Curves, start_runtime
 
-    index, known = ImageIndex.load(images), open_labels(labels)
-    found, _ = open_pseudo_labels(pseudo_labels)
-    label_maps = {name: known.of(name) for name in known.ids}
-    label_maps |= {name: found.of(name) for name in found.ids}
+    index = ImageIndex.load(images)
+    label_maps = MixedLabels.of(open_labels(labels), open_pseudo_labels(pseudo_labels)[0])
     initial = Backbone.load(network)
     recorded, runtime = Curves(curves, every=50), start_runtime(compute)
     with scratch(out, [images, labels, pseudo_labels, network], [params, seed]) as folder:
         backbone = supervised.fit(
-            [index.path(name) for name in label_maps],
-            list(label_maps.values()),
+            [index.file(image_id) for image_id in label_maps.ids],
+            label_maps,
             initial.split,
             params,
             seed=seed,

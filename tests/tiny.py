@@ -4,15 +4,16 @@ A class is a shape and a colour; its embedding says which. Pixel features are a 
 embedding, cut at zero like real ones, plus a little noise: separable, and fit for transfer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from zslib.artifacts.features import BANK, DENSE
-from zslib.artifacts.maps import LABELS, open_labels, write_label_maps
+from zslib.artifacts.maps import LABELS, open_labels
 from zslib.artifacts.schemas import Schema
 from zslib.artifacts.store import write_arrays
 from zslib.benchmark import IGNORE_INDEX, Split
@@ -96,6 +97,22 @@ def write_labels(path: Path, maps: Sequence[np.ndarray], *, split: Split = SPLIT
     """Publish label maps as they are."""
     write_label_maps(path, image_ids(len(maps)), maps, schema=LABELS, meta=split.describe())
     return path
+
+
+def write_label_maps(
+    path: Path,
+    ids: Sequence[str],
+    maps: Sequence[np.ndarray],
+    *,
+    schema: Schema,
+    meta: Mapping[str, Any],
+) -> None:
+    """Publish label maps all at once."""
+    arrays = {
+        "sizes": np.array([m.shape for m in maps], np.int32).reshape(-1, 2),
+        "pixels": np.concatenate([m.reshape(-1) for m in maps]),
+    }
+    write_arrays(path, arrays, schema=schema, meta={**meta, "ids": list(ids)})
 
 
 def write_masks(folder: Path, maps: Sequence[np.ndarray], *, num_classes: int) -> Path:

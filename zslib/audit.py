@@ -19,7 +19,7 @@ from PIL import Image
 
 from zslib.benchmark import Split
 from zslib.datasets.indexing import DatasetIndex, build_index
-from zslib.datasets.labels import write_seen_labels
+from zslib.datasets.labels import write_labels
 from zslib.datasets.layouts import Dataset, open_dataset
 from zslib.errors import InputError
 from zslib.params import DatasetParams, Params
@@ -54,7 +54,7 @@ def audit_split(
     seed: int = 0,
     workers: int = 1,
     in_place: Path | None = None,
-    write_labels: Callable[..., None] = write_seen_labels,
+    write_labels: Callable[..., None] = write_labels,
 ) -> Exchange:
     """Exchange the unseen labels of one split, and make its seen labels with and without.
 
@@ -188,7 +188,7 @@ class Readers:
 
 
 def mask_readers(project: Path, dataset_root: str) -> list[Readers]:
-    """Return, per evaluation stage of the DVC project, who reads masks behind what it scores.
+    """Return, per stage of the DVC project that writes scores, who reads masks behind what it scores.
 
     That is all it depends on but the validation labels. In the clean protocol the one reader is
     `seen_labels`. (The index stage reads masks to check them; what it passes on of them is in its
@@ -201,9 +201,9 @@ def mask_readers(project: Path, dataset_root: str) -> list[Readers]:
     writers = {out.def_path: stage for stage in graph for out in stage.outs}
     readers = []
     for stage in sorted(graph, key=lambda stage: (stage.path, stage.name)):
-        words = (stage.cmd or "").split()
-        if "--row" not in words:
+        if not any(out.metric for out in stage.outs):
             continue
+        words = stage.cmd.split()
         truth = words[words.index("--labels") + 1]
         paths = {dep.def_path for dep in stage.deps} - {truth}
         scored = {writer for path in paths if (writer := _writer(writers, path))}

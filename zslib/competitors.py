@@ -28,7 +28,6 @@ from zslib.prototypes import PrototypeClassifier
 
 COMPETITORS = Schema("competitors/1", "competitors")
 
-Calibrated = PixelClassifier | PrototypeClassifier
 Rule = Literal["stacking", "apollonius"]
 
 _DTYPES = {"first": "u1", "second": "u1", "first_value": "f4", "second_value": "f4"}
@@ -68,7 +67,10 @@ class CompetitorMaps:
 
 
 def write_competitors(
-    path: Path, classifier: Calibrated, maps: DenseMaps, labels: LabelMaps
+    path: Path,
+    classifier: PixelClassifier | PrototypeClassifier,
+    maps: DenseMaps,
+    labels: LabelMaps,
 ) -> None:
     """Publish the competitors of every image of `maps` at the size of its label map.
 
@@ -109,7 +111,7 @@ def label_sizes(ids: Sequence[str], labels: LabelMaps) -> Int32[np.ndarray, "i 2
     return np.array([labels.of(image_id).shape for image_id in ids], np.int32).reshape(-1, 2)
 
 
-def _calibration(classifier: Calibrated) -> tuple[Rule, float]:
+def _calibration(classifier: PixelClassifier | PrototypeClassifier) -> tuple[Rule, float]:
     """Return the rule of a classifier, and the strength it was given."""
     if isinstance(classifier, PrototypeClassifier):
         return "apollonius", classifier.sigma

@@ -3,12 +3,10 @@
 The view is fixed: the image resized to a given short side, nothing else. Labels come to the feature
 grid straight from the original label map, by nearest with floor(i * in / out) as in zs3net §4.3, or
 by the pixel under each cell (`features.label_rule`). Since labels tell beforehand how many rows
-there will be, the file is allocated first and every process fills its own part of it; what is done
-is noted, so a killed extraction goes on where it stopped.
+there will be, the file is allocated first and every process fills its own part of it; a killed
+extraction goes on where it stopped.
 """
 
-import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,17 +20,15 @@ from PIL import Image
 from torch import Tensor
 
 from zslib.artifacts.features import BANK, DENSE
-from zslib.artifacts.publish import explained_if_full, move_into_place
+from zslib.artifacts.resumable import ResumableFile
 from zslib.artifacts.schemas import Schema
-from zslib.artifacts.store import allocate, finish, is_unfinished, map_array
+from zslib.artifacts.store import Room
 from zslib.benchmark import IGNORE_INDEX
-from zslib.datasets.decode import read_image
+from zslib.datasets.decode import ImageFile, read_image
 from zslib.datasets.views import size_with_short_side
 from zslib.grids import LABEL_RULES, feature_grid
 from zslib.params import FeatureParams
 from zslib.training import Runtime, progress
-
-SECONDS_BETWEEN_FLUSHES = 5.0
 
 
 def sample_rows(
@@ -60,7 +56,7 @@ def sample_rows(
 class Photographs:
     """The images of one extraction and the size of their views; every image is seen once."""
 
-    paths: Sequence[Path]
+    paths: Sequence[ImageFile]
     views: Sequence[tuple[int, int]]
     """(height, width) of each image's view."""
     grids: Sequence[tuple[int, int]]
@@ -69,7 +65,7 @@ class Photographs:
     @classmethod
     def of(
         cls,
-        paths: Sequence[Path],
+        paths: Sequence[ImageFile],
         sizes: Sequence[tuple[int, int]],
         *,
         short_side: int,
@@ -91,6 +87,12 @@ class Plan:
     """How many cells of each image are kept."""
     arrays: Mapping[str, np.ndarray]
     meta: Mapping[str, Any]
+
+    def begin(self, path: Path, dimension: int) -> None:
+        """Make the file in scratch, unless a run that was killed has left it there."""
+        rows = (sum(self.counts), dimension), np.dtype(np.float16)
+        arrays: dict[str, np.ndarray | Room] = {"features": rows, **self.arrays}
+        ResumableFile.begin(path, arrays, items=len(self.counts))
 
 
 def plan_bank(
@@ -160,63 +162,46 @@ def extract(
     `features_of` maps uint8 images on the runtime's device to features. With several processes each
     fills its share of the batches; a run that was killed resumes from `scratch`.
     """
-    works = {out: scratch / f"{index}.h5" for index, out in enumerate(plans)}
-    if runtime.rank == 0 and not all(is_unfinished(work) for work in works.values()):
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        for out, plan in plans.items():
-            with explained_if_full(out):
-                _allocate(works[out], plan, dimension)
+    works = [scratch / f"{index}.h5" for index in range(len(plans))]
+    if runtime.rank == 0:
+        for work, plan in zip(works, plans.values(), strict=True):
+            plan.begin(work, dimension)
     runtime.barrier()
-    parts = [_Part(map_array(works[out], "features", mode="r+"), plans[out]) for out in plans]
-    batches = _batches_of_one_size(photographs.views, batch_size)
-    journal = _Journal(scratch, runtime.rank)
-    todo = [b for b in range(runtime.rank, len(batches), runtime.world_size) if not journal.has(b)]
+    parts = [_Part(ResumableFile(w), p) for w, p in zip(works, plans.values(), strict=True)]
+    mine = _batches_of_one_size(photographs.views, batch_size)[runtime.rank :: runtime.world_size]
+    todo = [batch for batch in mine if any(part.lacks(batch) for part in parts)]
     shown = progress(todo, name=f"features {next(iter(plans)).stem}", quiet=runtime.rank > 0)
-    decoded = _decoded_ahead([batches[b] for b in todo], photographs)
-    for batch, images in zip(shown, decoded, strict=True):
+    for batch, images in zip(shown, _decoded_ahead(todo, photographs), strict=True):
         maps = features_of(images.to(runtime.device)).half().cpu()
-        for position, feature_map in zip(batches[batch], maps, strict=True):
+        for position, feature_map in zip(batch, maps, strict=True):
             rows = feature_map.flatten(1).T.numpy()
             for part in parts:
                 part.fill(position, rows)
-        journal.note(batch, parts)
-    journal.close(parts)
+    for part in parts:
+        part.file.flush()
     runtime.barrier()
     if runtime.rank == 0:
-        del parts
-        for out, plan in plans.items():
-            finish(works[out], schema=plan.schema, meta=plan.meta)
-            out.parent.mkdir(parents=True, exist_ok=True)
-            move_into_place(works[out], out)
+        for out, part in zip(plans, parts, strict=True):
+            part.file.publish(out, schema=plans[out].schema, meta=plans[out].meta)
     runtime.barrier()
 
 
 class _Part:
-    """The features array of one file, filled image by image."""
+    """One of the files, filled image by image with what an earlier run left to do."""
 
-    def __init__(self, rows: np.ndarray, plan: Plan) -> None:
-        self._rows, self._cells = rows, plan.cells
+    def __init__(self, file: ResumableFile, plan: Plan) -> None:
+        self.file, self._cells = file, plan.cells
         self._starts = np.cumsum([0, *plan.counts])
+        self._to_do = set(file.to_do)
+
+    def lacks(self, batch: Sequence[int]) -> bool:
+        return not self._to_do.isdisjoint(batch)
 
     def fill(self, position: int, rows: np.ndarray) -> None:
-        start, stop = self._starts[position : position + 2]
-        if stop > start:
-            self._rows[start:stop] = rows[self._cells[position]]
-
-    def flush(self) -> None:
-        if isinstance(self._rows, np.memmap):
-            self._rows.flush()
-
-
-def _allocate(work: Path, plan: Plan, dimension: int) -> None:
-    partial = work.with_suffix(".new")
-    shapes = {"features": ((sum(plan.counts), dimension), np.dtype(np.float16))}
-    allocate(partial, shapes | {n: (a.shape, a.dtype) for n, a in plan.arrays.items()})
-    for name, array in plan.arrays.items():
-        if array.size:
-            map_array(partial, name, mode="r+")[...] = array
-    partial.replace(work)
+        if position in self._to_do:
+            start, stop = self._starts[position : position + 2]
+            self.file["features"][start:stop] = rows[self._cells[position]]
+            self.file.note_done(position)
 
 
 def _batches_of_one_size(views: Sequence[tuple[int, int]], batch_size: int) -> list[list[int]]:
@@ -245,38 +230,8 @@ def _decoded_ahead(batches: Sequence[Sequence[int]], photographs: Photographs) -
             yield torch.stack([view.result() for view in waiting.pop(0)]).permute(0, 3, 1, 2)
 
 
-def _view(path: Path, view: tuple[int, int]) -> UInt8[Tensor, "h w 3"]:
-    image = read_image(path)
+def _view(file: ImageFile, view: tuple[int, int]) -> UInt8[Tensor, "h w 3"]:
+    image = read_image(file)
     if (image.height, image.width) != view:
         image = image.resize((view[1], view[0]), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(image))
-
-
-class _Journal:
-    """Which batches are on disk: rows are flushed before their batches are noted."""
-
-    def __init__(self, folder: Path, rank: int) -> None:
-        self._file = folder / f"done.{rank}.txt"
-        # Another number of processes may have begun: believe all their notes.
-        notes = [f.read_text().splitlines() for f in sorted(folder.glob("done.*.txt"))]
-        # A line that was cut off, whatever its number has become, lacks the last word.
-        whole = [line.split() for lines in notes for line in lines if line.endswith(" done")]
-        self._done = {int(batch) for batch, _ in whole}
-        self._pending: list[int] = []
-        self._flushed_at = time.monotonic()
-
-    def has(self, batch: int) -> bool:
-        return batch in self._done
-
-    def note(self, batch: int, parts: Sequence[_Part]) -> None:
-        self._pending.append(batch)
-        if time.monotonic() - self._flushed_at > SECONDS_BETWEEN_FLUSHES:
-            self.close(parts)
-
-    def close(self, parts: Sequence[_Part]) -> None:
-        for part in parts:
-            part.flush()
-        with self._file.open("a") as file:
-            file.write("".join(f"\n{batch} done" for batch in self._pending))
-        self._pending = []
-        self._flushed_at = time.monotonic()

@@ -20,6 +20,7 @@ from zslib.backbones.network import SegmentationNetwork
 from zslib.backbones.trained import Backbone
 from zslib.benchmark import Split
 from zslib.calibration import Calibrated
+from zslib.datasets.decode import ImageFile
 from zslib.datasets.views import BatchOrder, TrainingViews, loader
 from zslib.errors import InputError
 from zslib.features import Photographs, extract, plan_dense, sample_ids
@@ -27,6 +28,7 @@ from zslib.held_out import draw_held_out
 from zslib.params import AugmentationParams, ComputeParams, FeatureParams, SelectionParams
 from zslib.selection import Choice, score_strengths
 from zslib.training import (
+    BatchNorm,
     Checkpoint,
     Curves,
     Losses,
@@ -46,13 +48,13 @@ class LabelledImages(Sequence[np.ndarray]):
 
     split: Split
     ids: tuple[str, ...]
-    files: Mapping[str, Path]
+    files: Mapping[str, ImageFile]
     labels: LabelMaps
 
     @classmethod
-    def of(cls, path: Callable[[str], Path], labels: LabelMaps) -> "LabelledImages":
-        """Return all images of a split's seen labels, given where the image of an id is."""
-        files = {image_id: path(image_id) for image_id in labels.ids}
+    def of(cls, file: Callable[[str], ImageFile], labels: LabelMaps) -> "LabelledImages":
+        """Return all images of a split's seen labels, given the file of an id."""
+        files = {image_id: file(image_id) for image_id in labels.ids}
         return cls(Split.described(labels.meta), labels.ids, files, labels)
 
     def __len__(self) -> int:
@@ -63,7 +65,7 @@ class LabelledImages(Sequence[np.ndarray]):
         return self.split.seen_labels(self.labels.of(self.ids[position]))
 
     @property
-    def paths(self) -> list[Path]:
+    def paths(self) -> list[ImageFile]:
         return [self.files[image_id] for image_id in self.ids]
 
     def hide(self, split: Split, images: Collection[str]) -> "LabelledImages":
@@ -160,7 +162,7 @@ def groups_without_norm(
     First the encoder; then the head's weights, and its biases, which are not decayed; `projection`
     belongs to the head. The network's own classifier is not used.
     """
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in network.modules() if isinstance(module, BatchNorm)]
     resting = {id(parameter) for norm in norms for parameter in norm.parameters()}
     resting |= {id(parameter) for parameter in network.classifier.parameters()}
 

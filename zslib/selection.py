@@ -1,5 +1,6 @@
 """Choosing by the score on held-out seen classes (DESIGN §10; `zslib.held_out` draws them)."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.calibration import Calibrated
 from zslib.classifier import PixelClassifier
 from zslib.metrics import confusion_matrix, scores
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,27 @@ class Choice:
         """The candidate with the best mean score."""
         return self.candidates[self.best]
 
+    @property
+    def is_blind(self) -> bool:
+        """Whether nothing told the candidates apart: no image shows a held-out class, or none is found."""
+        return len(self.candidates) > 1 and not np.any(self.hiou)
+
     def describe(self, classes: Sequence[str]) -> dict[str, Any]:
-        """Return the choice as JSON for an artifact's description."""
-        return {
+        """Return the choice as JSON for an artifact's description; a blind one has a `note`, and warns."""
+        described: dict[str, Any] = {
             "candidates": list(self.candidates),
             "hiou": [list(row) for row in self.hiou],
             "held_out": [[classes[c] for c in draw] for draw in self.held_out],
             "chosen": self.chosen,
         }
+        if self.is_blind:
+            hidden = ", ".join(name for draw in described["held_out"] for name in draw)
+            described["note"] = (
+                f"{hidden}: no pixel of these was found in the tuning images, so the first candidate, "
+                f"{self.chosen:g}, was taken blindly; raise features.tuning_images"
+            )
+            _log.warning("%s", described["note"])
+        return described
 
 
 def tuning_pairs(

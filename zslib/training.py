@@ -51,6 +51,9 @@ class Runtime(Protocol):
 
     def backward(self, loss: Tensor) -> None: ...
 
+    def clip(self, module: nn.Module, optimiser: Optimizer, max_norm: float) -> None:
+        """Bound the norm of a module's whole gradient, between `backward` and the optimiser's step."""
+
     def autocast(self) -> AbstractContextManager[Any]: ...
 
     def total(self, value: Tensor) -> Tensor:
@@ -58,9 +61,15 @@ class Runtime(Protocol):
 
     def barrier(self) -> None: ...
 
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint has to keep of the runtime itself."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken, be it by a runtime of another kind."""
+
 
 class SingleProcess:
-    """One CPU process, float32, the same bytes every time."""
+    """One CPU process, float32; the same bytes every time with the same number of threads."""
 
     device = torch.device("cpu")
     rank = 0
@@ -77,6 +86,9 @@ class SingleProcess:
     def backward(self, loss: Tensor) -> None:
         loss.backward()
 
+    def clip(self, module: nn.Module, optimiser: Optimizer, max_norm: float) -> None:
+        nn.utils.clip_grad_norm_(module.parameters(), max_norm)
+
     def autocast(self) -> AbstractContextManager[Any]:
         return nullcontext()
 
@@ -86,27 +98,36 @@ class SingleProcess:
     def barrier(self) -> None:
         return None
 
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        return None
+
 
 class FabricRuntime:
     """A GPU, or several processes on any device, by Lightning Fabric."""
 
     def __init__(self, params: ComputeParams, *, accelerator: str, processes: int) -> None:
         from lightning_fabric import Fabric
+        from lightning_fabric.plugins import MixedPrecision, Precision
 
-        bf16 = accelerator == "cuda" and torch.cuda.is_bf16_supported()
-        automatic = "bf16-mixed" if bf16 else "32-true"
-        precision: dict[str, Any] = {
-            "auto": automatic,
-            "32": "32-true",
-            "bf16": "bf16-mixed",
-            "fp16": "16-mixed",
-        }
+        asked = params.precision
+        if asked == "auto":
+            bf16 = accelerator == "cuda" and torch.cuda.is_bf16_supported()
+            asked = "bf16" if bf16 else "32"
+        self._scaler = torch.amp.GradScaler(accelerator, enabled=asked == "fp16")
+        precision = Precision()
+        if asked == "bf16":
+            precision = MixedPrecision("bf16-mixed", accelerator)
+        elif asked == "fp16":
+            precision = MixedPrecision("16-mixed", accelerator, self._scaler)
         self._fabric = Fabric(
             accelerator=accelerator,
             devices=processes,
             num_nodes=params.nodes,
             strategy="ddp" if processes * params.nodes > 1 else "auto",
-            precision=precision[params.precision],
+            plugins=precision,
         )
         self._fabric.launch()
         self.device = self._fabric.device
@@ -115,11 +136,17 @@ class FabricRuntime:
 
     def prepare(self, module: nn.Module, optimiser: Optimizer) -> tuple[nn.Module, Optimizer]:
         if self.world_size > 1 and self.device.type == "cuda":
-            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+            share_batch_statistics(module)
         return self._fabric.setup(module, optimiser)
 
     def backward(self, loss: Tensor) -> None:
         self._fabric.backward(loss)
+
+    def clip(self, module: nn.Module, optimiser: Optimizer, max_norm: float) -> None:
+        # The scaler knows optimisers as they were before `prepare`. Fabric's own clipping refuses
+        # fused ones, and gradients that overflowed, of which the scaler leaves out the step.
+        self._scaler.unscale_(getattr(optimiser, "optimizer", optimiser))
+        nn.utils.clip_grad_norm_(module.parameters(), max_norm)
 
     def autocast(self) -> AbstractContextManager[Any]:
         return self._fabric.autocast()
@@ -131,6 +158,32 @@ class FabricRuntime:
 
     def barrier(self) -> None:
         self._fabric.barrier()
+
+    def state(self) -> dict[str, Any]:
+        return self._scaler.state_dict()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        if state:
+            self._scaler.load_state_dict(state)
+
+
+BatchNorm = nn.modules.batchnorm._BatchNorm
+"""Of every kind: one that shares its statistics among GPUs is no BatchNorm2d any more."""
+
+
+def share_batch_statistics(module: nn.Module) -> None:
+    """Let the batch norms inside a module use the statistics of all processes.
+
+    Those that are frozen stay as they are. Parameters, and names in the state, stay the same.
+    """
+    from timm.layers import convert_sync_batchnorm
+
+    for name, child in module.named_children():
+        if not isinstance(child, BatchNorm):
+            share_batch_statistics(child)
+        elif any(parameter.requires_grad for parameter in child.parameters()):
+            # timm's, since torch's own would lose the activation inside timm's norms.
+            module.add_module(name, convert_sync_batchnorm(child))
 
 
 def start_runtime(params: ComputeParams) -> Runtime:
@@ -238,10 +291,11 @@ def train(
     `batches(t)` yields the batches from step t on. Learning rates follow each group's poly schedule.
 
     Raises:
-        InputError: a loss is not finite; the last good checkpoint is kept.
+        InputError: a loss is not finite, or a weight when they are to be saved and at the end; the
+            last good checkpoint is kept.
     """
     if checkpoint is not None:
-        _resume(state, checkpoint, curves)
+        _resume(state, checkpoint, curves, runtime)
     saved_at = time.monotonic()
     steps_left = range(state.step, steps)
     shown = progress(steps_left, name=name, initial=state.step, total=steps, quiet=runtime.rank > 0)
@@ -259,10 +313,12 @@ def train(
         # Only one process saves, by its own clock: the others must not wait for it here.
         due = time.monotonic() - saved_at >= checkpoint.seconds if checkpoint else False
         if checkpoint is not None and due and runtime.rank == 0:
-            _save(state, checkpoint, curves)
+            _refuse_broken_weights(state, name=name)
+            _save(state, checkpoint, curves, runtime)
             saved_at = time.monotonic()
     if state.step < steps:
         raise RuntimeError(f"{name}: batches ended at step {state.step} of {steps}")
+    _refuse_broken_weights(state, name=name)
 
 
 def progress(items: Any, *, name: str, quiet: bool = False, **options: Any) -> Any:
@@ -295,18 +351,34 @@ def _refuse_divergence(losses: Mapping[str, float], *, name: str, step: int) -> 
             )
 
 
-def _save(state: TrainState, checkpoint: Checkpoint, curves: "Curves | None") -> None:
+def _refuse_broken_weights(state: TrainState, *, name: str) -> None:
+    """A loss may be finite where its gradient is not: the step after it breaks the weights."""
+    for module in state.modules.values():
+        for key, tensor in module.state_dict().items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise InputError(
+                    f"{name}: '{key}' is not finite after {state.step} steps; lower its learning "
+                    "rate (the last checkpoint before that is kept)"
+                )
+
+
+def _save(
+    state: TrainState, checkpoint: Checkpoint, curves: "Curves | None", runtime: Runtime
+) -> None:
     content = {
         "modules": {name: module.state_dict() for name, module in state.modules.items()},
         "optimisers": {name: o.state_dict() for name, o in state.optimisers.items()},
         "step": state.step,
+        "runtime": runtime.state(),
         "curves": curves.state() if curves is not None else None,
     }
     with publish(checkpoint.file) as temporary:
         torch.save(content, temporary)
 
 
-def _resume(state: TrainState, checkpoint: Checkpoint, curves: "Curves | None") -> None:
+def _resume(
+    state: TrainState, checkpoint: Checkpoint, curves: "Curves | None", runtime: Runtime
+) -> None:
     if not checkpoint.file.exists():
         return
     content = torch.load(checkpoint.file, weights_only=True, map_location="cpu")
@@ -315,6 +387,7 @@ def _resume(state: TrainState, checkpoint: Checkpoint, curves: "Curves | None") 
     for name, optimiser in state.optimisers.items():
         optimiser.load_state_dict(content["optimisers"][name])
     state.step = content["step"]
+    runtime.restore(content["runtime"])
     if curves is not None and content["curves"] is not None:
         curves.restore(content["curves"])
     log.info("resuming at step %d from %s", state.step, checkpoint.file)

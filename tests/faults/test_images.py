@@ -15,6 +15,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from zslib.datasets.decode import (
+    IndexedFile,
     checksum,
     decode_image,
     decode_label_map,
@@ -211,8 +212,8 @@ def test_mat_value_beyond_the_names_is_refused() -> None:
 def test_a_file_changed_after_indexing_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(jpeg())
-    digest = checksum(jpeg())
-    assert read_image(path, xxh3=digest).size == (32, 24)
+    file = IndexedFile(path, checksum(jpeg()))
+    assert read_image(file).size == (32, 24)
     path.write_bytes(jpeg(quality=20))
     with pytest.raises(ArtifactError, match="rerun the stage 'index'"):
-        read_image(path, xxh3=digest)
+        read_image(file)

@@ -14,7 +14,7 @@ from zslib.audit import audit_split, exchange_unseen, link_dataset, mask_readers
 from zslib.benchmark import Split
 from zslib.datasets.context import CONTEXT_CLASSES
 from zslib.datasets.index import MaskIndex
-from zslib.datasets.labels import write_seen_labels
+from zslib.datasets.labels import write_labels
 from zslib.datasets.layouts import open_dataset
 from zslib.errors import InputError
 from zslib.params import DatasetParams, Params, load_params
@@ -73,13 +73,13 @@ def test_the_project_does_not_leak(root: Path, tmp_path: Path, unseen_images: st
 def keep_unseen(masks: Path, split: Split, out: Path, *, unseen_images: UnseenImages) -> None:
     """The plainest leak: labels as they are."""
     everything = Split.from_ids(split.name, split.classes, [], split.void)
-    write_seen_labels(masks, everything, out, unseen_images=unseen_images)
+    write_labels(masks, everything, out, unseen_images=unseen_images)
 
 
 def forget_one_class(masks: Path, split: Split, out: Path, *, unseen_images: UnseenImages) -> None:
     """One unseen class is forgotten, and so trained on."""
     forgetful = Split.from_ids(split.name, split.classes, split.unseen[1:], split.void)
-    write_seen_labels(masks, forgetful, out, unseen_images=unseen_images)
+    write_labels(masks, forgetful, out, unseen_images=unseen_images)
 
 
 def drop_by_class(masks: Path, split: Split, out: Path, *, unseen_images: UnseenImages) -> None:
@@ -88,7 +88,7 @@ def drop_by_class(masks: Path, split: Split, out: Path, *, unseen_images: Unseen
     kept = [m for m in index.masks if split.unseen[0] not in index.label_map(m.id)]
     document = out.with_suffix(".json")
     index.model_copy(update={"masks": tuple(kept)}).save(document)
-    write_seen_labels(document, split, out, unseen_images="ignore")
+    write_labels(document, split, out, unseen_images="ignore")
 
 
 @pytest.mark.parametrize("unseen_images", ["drop", "ignore"])
@@ -191,20 +191,23 @@ def test_masks_reach_clean_classifiers_through_seen_labels_only() -> None:
     readers = mask_readers(PROJECT, "data/world")
     clean = [r for r in readers if r.clean]
     assert len(clean) >= 3
+    assert "pipelines/sazs/episodes@u4" in {r.evaluation for r in clean}
     assert all({name.split("@")[0] for name in r.stages} == {"seen_labels"} for r in clean)
     assert not any(r.leaks for r in readers)
 
 
 @pytest.mark.parametrize("leak", ["index/train_masks.json", "data/world"])
-def test_a_clean_stage_that_reads_masks_is_caught(leak: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("row", ["--row plain m head/weights", "--scores scores.json"])
+def test_a_clean_stage_that_reads_masks_is_caught(leak: str, row: str, tmp_path: Path) -> None:
     from dvc.repo import Repo
 
     Repo.init(str(tmp_path), no_scm=True).close()
     train = {"cmd": "exec python -m stages.train", "deps": [leak], "outs": ["head"]}
     evaluate = {
-        "cmd": "exec python -m stages.evaluate --row plain m head/weights --labels val.h5 --out scores",
+        "cmd": f"exec python -m stages.evaluate {row} --labels val.h5 --out evaluation",
         "deps": ["head"],
-        "outs": ["scores"],
+        "metrics": ["scores.json"],
+        "outs": ["evaluation"],
     }
     stages = {"stages": {"train": train, "evaluate": evaluate}}
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump(stages))

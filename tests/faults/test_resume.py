@@ -1,5 +1,6 @@
 """Faults 8, 9, 10: the same bytes in any process, after any kill, and never from another run."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -185,6 +186,33 @@ def test_fault_10_what_moves_from_one_input_to_the_next_is_a_change(inputs: list
     inputs[0].write_text("contentc")
     inputs[1].write_text("ontent")
     assert folder_for(OUT, inputs, SECTIONS) != first
+
+
+@pytest.mark.parametrize(
+    ("loaded_as", "name", "is_in_the_key"),
+    [
+        ("zslib.new", "zslib.new", True),
+        ("stages.new", "stages.new", True),
+        ("__main__", "stages.new", True),  # as `python -m` loads a stage
+        ("zslib.params.new", "zslib.params.new", False),
+        ("new", "new", False),
+    ],
+)
+def test_fault_10_nor_does_other_code(
+    inputs: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    loaded_as: str,
+    name: str,
+    is_in_the_key: bool,
+) -> None:
+    source = Path("new.py")
+    source.write_text("loss = 1")
+    spec = importlib.util.spec_from_file_location(name, source)
+    assert spec is not None
+    monkeypatch.setitem(sys.modules, loaded_as, importlib.util.module_from_spec(spec))
+    first = folder_for(OUT, inputs, SECTIONS)
+    source.write_text("loss = 2")
+    assert (folder_for(OUT, inputs, SECTIONS) != first) == is_in_the_key
 
 
 @pytest.mark.parametrize("absolute", [False, True])

@@ -61,6 +61,50 @@ def test_fault_16_a_loss_that_is_no_number_stops_within_one_step(
     assert kept["modules"]["weight"]["weight"].item() == 2, "the state before the bad step"
 
 
+@pytest.mark.parametrize("bad", [2, 3])
+def test_fault_16_weights_that_a_finite_loss_broke_are_not_kept(tmp_path: Path, bad: int) -> None:
+    """The gradient of a finite loss may be NaN, at the last step too: sqrt(0) has none."""
+    weight = nn.Parameter(torch.zeros(1))
+    optimiser = build_optimiser(OptimiserParams(name="sgd", lr=0.1), [weight])
+
+    def step(index: int) -> dict[str, Tensor]:
+        loss = (0 * weight).sqrt().sum() if index == bad else weight.sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        return {"loss": loss.detach()}
+
+    with pytest.raises(InputError, match=rf"test: '0' is not finite after {bad + 1} steps; lower"):
+        train(
+            TrainState({"weight": nn.ParameterList([weight])}, {"o": optimiser}),
+            step,
+            lambda start: iter(range(start, 4)),
+            steps=4,
+            seed=0,
+            name="test",
+            runtime=SingleProcess(),
+            checkpoint=Checkpoint(tmp_path, 0),
+        )
+    kept = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert kept["step"] == bad
+    assert torch.isfinite(kept["modules"]["weight"]["0"]).all()
+
+
+def test_fault_16_a_run_without_checkpoint_does_not_end_in_broken_weights() -> None:
+    broken = nn.Linear(1, 1)
+    nn.init.constant_(broken.weight, float("inf"))
+    with pytest.raises(InputError, match="'weight' is not finite after 1 steps"):
+        train(
+            TrainState({"broken": broken}, {}),
+            lambda _: {},
+            lambda start: iter(range(start, 1)),
+            steps=1,
+            seed=0,
+            name="test",
+            runtime=SingleProcess(),
+        )
+
+
 @command.stage
 def diverging(section: command.Sections, *, out: Path) -> None:
     """Diverge."""

@@ -1,5 +1,6 @@
 """Self-training: a classifier that hardly finds unseen classes learns from images that show them."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from stages import maps as maps_stage
 from stages import self_train, zs5net
 from tests import tiny
 from tools.compose_params import compose
@@ -19,14 +21,15 @@ from zslib.artifacts.maps import (
     LABELS,
     open_labels,
     open_pseudo_labels,
-    write_label_maps,
     write_pseudo_labels,
 )
 from zslib.artifacts.store import write_arrays
-from zslib.backbones.trained import Backbone
+from zslib.backbones.trained import Backbone, build_network
 from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.classifier import Classifiers, PixelClassifier
+from zslib.datasets.decode import checksum
 from zslib.datasets.index import ImageEntry, ImageIndex
+from zslib.datasets.labels import write_labels
 from zslib.errors import InputError
 from zslib.grids import floor_nearest
 from zslib.methods import supervised
@@ -329,6 +332,46 @@ def test_where_no_image_was_left_out_the_seen_labels_stay(world: World, tmp_path
         np.testing.assert_array_equal(labels.of(name)[seen != IGNORE_INDEX], seen[seen != 255])
 
 
+def test_where_images_were_kept_those_without_a_seen_pixel_are_void(
+    world: World, tmp_path: Path
+) -> None:
+    """The rule `drop_void`: all are to be labelled, whether or not one of them was left out."""
+    train, labels = world.material.train, world.material.labels
+    shown = [*scenes(24, tiny.SPLIT.seen, seed=0), *scenes(1, tiny.UNSEEN * 2, seed=9)]
+    everything = write_maps(tmp_path / "all.h5", [*train.ids, "unlabelled00"], shown)
+    material = replace(world.material, unlabelled=everything)
+    task = material.task(tiny.SPLIT)
+    assert len(task.labelled) == 0
+    assert task.unlabelled.maps.ids == (*train.ids, "unlabelled00")
+    assert (task.unlabelled.known("unlabelled00") == IGNORE_INDEX).all()
+    for name in train.ids:
+        np.testing.assert_array_equal(task.unlabelled.known(name), labels.of(name))
+    hidden = material.held_out_task(DRAWS[0])
+    assert len(hidden.labelled) == 0
+    assert hidden.unlabelled.maps.ids == train.ids[6:]
+
+    self_train_in(tmp_path / "st", world, RANK, material=material)
+    found, _ = open_pseudo_labels(tmp_path / "st" / "pseudo_labels.h5")
+    for name in train.ids:
+        seen = labels.of(name)
+        np.testing.assert_array_equal(found.of(name)[seen != IGNORE_INDEX], seen[seen != 255])
+    assert set(np.unique(found.of("unlabelled00"))) <= {*tiny.UNSEEN, IGNORE_INDEX}
+
+
+def test_a_classifier_without_draws_takes_the_only_candidate(world: World, tmp_path: Path) -> None:
+    """Of an imported generator: there is nothing to choose with."""
+    imported = Classifiers(world.classifiers.final, ())
+    with pytest.raises(
+        InputError, match=r"no held-out draws to choose `share` with; give labels.c"
+    ):
+        self_train_in(tmp_path / "st", world, SHARE, classifiers=imported)
+    labels = SHARE.labels.model_copy(update={"candidates": [0.25]})
+    only = SHARE.model_copy(update={"labels": labels})
+    found = self_train_in(tmp_path / "st", world, only, classifiers=imported)
+    pseudo, _ = open_pseudo_labels(tmp_path / "st" / "pseudo_labels.h5")
+    assert (found.meta, pseudo.meta["share"]) == ({}, 0.25)
+
+
 def test_tuning_images_teach_nothing_while_a_choice_is_made(world: World) -> None:
     """Their features may be anything: the classifiers that compete stay what they are."""
     train = world.material.train
@@ -429,6 +472,44 @@ def test_labels_of_another_split_are_refused(world: World, project: Path, elsewh
     assert "labels.h5 are of different splits" in run.output
 
 
+@pytest.mark.parametrize(
+    ("rule", "expected"), [("drop", ("image03",)), ("drop_void", tiny.image_ids(4))]
+)
+def test_maps_are_made_of_the_images_that_the_rule_gives(
+    project: Path, elsewhere: Path, rule: str, expected: tuple[str, ...]
+) -> None:
+    """Three images, one of them with void unseen pixels, and one without a seen pixel."""
+    shown = [*tiny.block_maps(3, (0, 1, 2)), np.full((32, 32), tiny.UNSEEN[0], np.uint8)]
+    if rule == "drop_void":
+        shown[0][:4] = tiny.UNSEEN[0]
+    paths = tiny.write_images(elsewhere / "images", shown)
+    entries = tuple(
+        ImageEntry(
+            id=name,
+            role="train",
+            path=path.name,
+            width=32,
+            height=32,
+            xxh3=checksum(path.read_bytes()),
+        )
+        for name, path in zip(tiny.image_ids(4), paths, strict=True)
+    )
+    ImageIndex(root=str(elsewhere / "images"), images=entries).save(elsewhere / "images.json")
+    masks = tiny.write_masks(elsewhere / "masks", shown, num_classes=9)
+    write_labels(masks, tiny.SPLIT, elsewhere / "labels.h5", unseen_images=rule)
+    model = tiny.deeplab()
+    network = build_network(model, 9, pretrained=False)
+    Backbone(network, model, tiny.SPLIT).save(elsewhere / "network.safetensors")
+    shutil.copy(project / "params.yaml", elsewhere)
+    files = {"images": "images.json", "network": "network.safetensors", "out": "maps.h5"}
+    files |= {"unlabelled": "labels.h5"}
+    run = CliRunner().invoke(
+        maps_stage.main, [part for name, file in files.items() for part in (f"--{name}", file)]
+    )
+    assert run.exit_code == 0, run.output
+    assert DenseMaps.open(elsewhere / "maps.h5").ids == expected
+
+
 # --- all layers ----------------------------------------------------------------------------------
 
 
@@ -438,11 +519,18 @@ def test_zs5net_trains_the_whole_network_on_pseudo_labels(project: Path, elsewhe
     paths = tiny.write_images(elsewhere / "images", seen + unseen)
     names = [path.stem for path in paths]
     entries = tuple(
-        ImageEntry(id=name, role="train", path=path.name, width=32, height=32, xxh3="")
-        for name, path in zip(names, paths, strict=True)
+        ImageEntry(
+            id=path.stem,
+            role="train",
+            path=path.name,
+            width=32,
+            height=32,
+            xxh3=checksum(path.read_bytes()),
+        )
+        for path in paths
     )
     ImageIndex(root=str(elsewhere / "images"), images=entries).save(elsewhere / "images.json")
-    write_label_maps(
+    tiny.write_label_maps(
         elsewhere / "labels.h5", names[:6], seen, schema=LABELS, meta=tiny.SPLIT.describe()
     )
     pairs = ((labels, labels) for labels in unseen)

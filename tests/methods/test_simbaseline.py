@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zslib.artifacts.maps import LABELS, open_labels, open_pseudo_labels, write_label_maps
+from tests import tiny
+from zslib.artifacts.maps import LABELS, MixedLabels, open_labels, open_pseudo_labels
 from zslib.artifacts.proposals import Proposals, ProposalWriter
 from zslib.artifacts.regions import Regions
 from zslib.benchmark import IGNORE_INDEX, Split
@@ -27,7 +28,6 @@ from zslib.methods.simbaseline.fusion import (
 from zslib.methods.simbaseline.segmenters import ProposalSegmenter, segmenter
 from zslib.methods.simbaseline.self_training import (
     KnownLabels,
-    MixedLabels,
     best_unseen,
     best_unseen_as_released,
     label,
@@ -218,7 +218,7 @@ def test_a_query_without_region_votes_only_as_released(proposals: Proposals) -> 
 def test_the_oracle_names_masks_by_the_truth(proposals: Proposals, tmp_path: Path) -> None:
     truth = np.repeat(np.array([4, 3, 1, 0], np.uint8), 8)[:, None].repeat(32, axis=1)
     path = tmp_path / "labels.h5"
-    write_label_maps(path, ["b", "a"], [255 - 0 * truth, truth], schema=LABELS, meta={})
+    tiny.write_label_maps(path, ["b", "a"], [255 - 0 * truth, truth], schema=LABELS, meta={})
     found = segmenter("oracle", proposals, TEXT, SPLIT, FUSION, truth=open_labels(path))
     np.testing.assert_array_equal(found.predict(0, (32, 32)), truth)
 
@@ -242,7 +242,7 @@ def test_regions_are_asked_for_where_they_are_needed(proposals: Proposals) -> No
 
 def test_another_file_is_refused(proposals: Proposals, tmp_path: Path) -> None:
     meta = SPLIT.describe()
-    write_label_maps(tmp_path / "labels.h5", ["a"], [void(2, 2)], schema=LABELS, meta=meta)
+    tiny.write_label_maps(tmp_path / "labels.h5", ["a"], [void(2, 2)], schema=LABELS, meta=meta)
     with pytest.raises(ArtifactError, match="holds 'labels/1', not 'proposals/1'"):
         Proposals.open(tmp_path / "labels.h5")
 
@@ -321,7 +321,7 @@ def test_the_second_training_sees_each_image_once(proposals: Proposals, tmp_path
     found = segmenter("queries", proposals, TEXT, SPLIT, FUSION)
     seen_path, pseudo_path = tmp_path / "seen.h5", tmp_path / "st.h5"
     meta = SPLIT.describe()
-    write_label_maps(seen_path, ["b", "c"], [void(32, 32)] * 2, schema=LABELS, meta=meta)
+    tiny.write_label_maps(seen_path, ["b", "c"], [void(32, 32)] * 2, schema=LABELS, meta=meta)
     seen = open_labels(seen_path)
     known = KnownLabels(found.ids, seen, lambda _: (32, 32))
     label(found, known, ProposalPseudoLabels(), pseudo_path, scratch=tmp_path)

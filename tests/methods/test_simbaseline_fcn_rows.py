@@ -19,7 +19,7 @@ from tests import tiny
 from tests.methods.maskformer import ENCODER, embedder, index_of, upsampled
 from tests.unit.tiny_clip import tiny_clip
 from tools.compose_params import PROJECT, compose
-from zslib.artifacts.maps import LABELS, PREDICTIONS, open_label_maps, open_labels, write_label_maps
+from zslib.artifacts.maps import LABELS, PREDICTIONS, open_label_maps, open_labels
 from zslib.backbones.trained import Backbone, build_network
 from zslib.benchmark import IGNORE_INDEX
 from zslib.datasets.index import ImageIndex
@@ -161,10 +161,12 @@ def write_inputs(root: Path) -> None:
     (artifacts / "tiny").mkdir()
     meta = tiny.SPLIT.describe()
     seen = [tiny.SPLIT.seen_labels(known) for known in learned]
-    write_label_maps(
+    tiny.write_label_maps(
         artifacts / "tiny/seen_labels.h5", index.ids("train"), seen, schema=LABELS, meta=meta
     )
-    write_label_maps(artifacts / "val_labels.h5", index.ids("val"), kept, schema=LABELS, meta=meta)
+    tiny.write_label_maps(
+        artifacts / "val_labels.h5", index.ids("val"), kept, schema=LABELS, meta=meta
+    )
     clip = tiny_clip()
     clip.save(artifacts / "clip/model")
     text = TemplateText.embed(clip, tiny.CLASSES, TEMPLATES["single"]).class_vectors("single")

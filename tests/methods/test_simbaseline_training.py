@@ -19,7 +19,7 @@ from tests.methods.maskformer import (
     proposer,
 )
 from tests.methods.tester import World
-from zslib.artifacts.maps import LABELS, open_labels, open_pseudo_labels, write_label_maps
+from zslib.artifacts.maps import LABELS, open_labels, open_pseudo_labels
 from zslib.artifacts.proposals import Proposals
 from zslib.benchmark import IGNORE_INDEX
 from zslib.embeddings.table import ClassVectors
@@ -202,7 +202,7 @@ def test_a_killed_extraction_goes_on_where_it_stopped(
     test_images = TestImages.of(index, index.ids("val"), VIEWS)
     found = proposer()
     whole = extracted(tmp_path, test_images, found, 1).read_bytes()
-    monkeypatch.setattr("zslib.artifacts.proposals.SECONDS_BETWEEN_FLUSHES", -1.0)
+    monkeypatch.setattr("zslib.artifacts.resumable.SECONDS_BETWEEN_FLUSHES", -1.0)
     seen: list[int] = []
     propose = MaskFormer.propose
 
@@ -247,7 +247,7 @@ def test_self_training_goes_on_with_all_classes(tmp_path: Path) -> None:
     index = index_of(tmp_path, blank([(40, 40)] * 6))
     found, curves = proposer(), tiny.RecordedCurves()
     meta, void = tiny.SPLIT.describe(), np.full((40, 40), IGNORE_INDEX, np.uint8)
-    write_label_maps(
+    tiny.write_label_maps(
         tmp_path / "seen.h5", index.ids("val")[:4], [void] * 4, schema=LABELS, meta=meta
     )
     unlabelled = TestImages.of(index, index.ids("val")[4:], VIEWS)

@@ -35,6 +35,8 @@ CLASSIFIER = ClassifierParams(
     unseen_weights=[0.3, 1.0, 3.0],
 )
 
+SHORT = CLASSIFIER.training.model_copy(update={"steps": 3})
+
 
 def generators(world: World, *, seed: int, curves: tiny.RecordedCurves | None = None) -> Generators:
     return fit_generators(
@@ -132,13 +134,12 @@ def test_zs3net_section_9_5_dropout_while_synthesising_is_a_switch(
             spread.append(bool((same != same[0]).any()))
             return super().sample(class_embeddings)
 
-    training = CLASSIFIER.training.model_copy(update={"steps": 3})
     zs3net_classifier.fit_classifier(
         world.bank,
         Watched(6, tiny.DIMENSION, params).train(not dropout),
         world.class_embeddings,
         tiny.SPLIT,
-        CLASSIFIER.model_copy(update={"synthetic_dropout": dropout, "training": training}),
+        CLASSIFIER.model_copy(update={"synthetic_dropout": dropout, "training": SHORT}),
         unseen_weight=1.0,
         allowed=None,
         seed=0,
@@ -155,6 +156,28 @@ def test_generators_come_back_as_they_went(trained: Generators, tmp_path: Path) 
         assert one.params == other.params
         for name, tensor in other.state_dict().items():
             assert torch.equal(one.state_dict()[name], tensor), name
+
+
+def test_zs3net_section_4_5_a_generator_without_draws_takes_the_published_weight(
+    world: World, trained: Generators
+) -> None:
+    """An imported one: nothing was held out from it, so nothing can be chosen."""
+    params = CLASSIFIER.model_copy(update={"training": SHORT})
+    imported = Generators(trained.final, (), ())
+    given = (world.bank, world.tuning, world.labels, imported, world.class_embeddings, params)
+    found = zs3net_classifier.fit(*given, seed=0)
+    expected = zs3net_classifier.fit_classifier(
+        world.bank,
+        trained.final,
+        world.class_embeddings,
+        tiny.SPLIT,
+        params,
+        unseen_weight=100.0,
+        allowed=None,
+        seed=0,
+    )
+    assert torch.equal(found.final.weight, expected.weight)
+    assert (found.held_out, found.final.meta) == ((), {})
 
 
 def test_the_unseen_weight_moves_pixels_to_unseen_classes(

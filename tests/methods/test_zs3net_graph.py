@@ -30,6 +30,7 @@ from zslib.methods.zs3net.graph import (
 )
 from zslib.methods.zs3net.official_graph import OfficialGraphBranch
 from zslib.params import GmmnParams, GraphBranchParams
+from zslib.training import SingleProcess
 
 BRANCH = GraphBranchParams(graphs=8, swapped_share=0.5, weight=0.1)
 
@@ -383,6 +384,7 @@ def test_the_released_loop_trains_both_generators(world: World) -> None:
             graph=graph,
             seed=0,
             compute=tiny.CPU,
+            runtime=SingleProcess(),
         )
 
     one, again, plain = fit(graph=True), fit(graph=True), fit(graph=False)

@@ -9,8 +9,11 @@ from tests.methods.tester import BaseMethodTester, World
 from zslib.backbones.deeplab import DeepLabV3Plus
 from zslib.benchmark import Split
 from zslib.classifier import PixelClassifier
-from zslib.methods.zs3net import official
+from zslib.graphs import propagation
+from zslib.methods.zs3net import official, official_graph
 from zslib.methods.zs3net.generator import Generator
+from zslib.methods.zs3net.graph import GraphGenerator
+from zslib.methods.zs3net.official_graph import OfficialGraphBranch
 from zslib.params import (
     AugmentationParams,
     EncoderParams,
@@ -18,6 +21,7 @@ from zslib.params import (
     OfficialParams,
     OptimiserParams,
 )
+from zslib.training import SingleProcess
 
 ENCODER = EncoderParams(name="test_resnet")
 PARAMS = OfficialParams(
@@ -44,6 +48,7 @@ class TestOfficial(BaseMethodTester):
             params=PARAMS,
             seed=seed,
             compute=tiny.CPU,
+            runtime=SingleProcess(),
             curves=curves,
         )
 
@@ -182,6 +187,44 @@ def test_zs3net_section_4_3_labels_come_to_the_grid_by_the_floor_rule() -> None:
     assert optimisers["generator"].steps == 0, "the image shows an unseen class"
 
 
+@pytest.mark.parametrize("graph", [False, True])
+def test_an_iteration_runs_where_the_embeddings_are(
+    monkeypatch: pytest.MonkeyPatch, *, graph: bool
+) -> None:
+    """The device "meta" computes shapes only, and like a GPU takes nothing that is elsewhere."""
+
+    def dense(*arguments: object, **options: object) -> Tensor:
+        return propagation(*arguments, **options).to_dense()  # there is no sparse one on "meta"
+
+    monkeypatch.setattr(official_graph, "propagation", dense)
+    embeddings, sizes = EMBEDDINGS.to("meta"), (3, 8, PARAMS.generator)
+    with torch.device("meta"):
+        network, head = DeepLabV3Plus(tiny.deeplab(), 3), nn.Conv2d(8, 3, 1)
+        generator, second = Generator(*sizes), GraphGenerator(*sizes)
+    modules = {"generator": generator, "head": head, "graph": second}
+    iteration = official.Iteration(
+        network,
+        ENCODER,
+        generator=generator,
+        head=head,
+        class_embeddings=embeddings,
+        split=SPLIT,
+        params=PARAMS,
+        branch=OfficialGraphBranch(second, embeddings, SPLIT, sizes[2]) if graph else None,
+    )
+    quarters = torch.tensor([[[0, 0], [1, 255]], [[0, 1], [2, 2]]], dtype=torch.uint8)
+    labels = quarters.repeat_interleave(8, 1).repeat_interleave(8, 2)
+    images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    optimisers = {name: Stepped(module.parameters(), lr=1.0) for name, module in modules.items()}
+    losses = iteration([images, labels], optimisers)
+    assert all(loss.device == torch.device("meta") for loss in losses.values())
+    assert {name: o.steps for name, o in optimisers.items()} == {
+        "generator": 2,
+        "head": 1,
+        "graph": int(graph),
+    }
+
+
 def fit_once(world: World, network: DeepLabV3Plus, **changes: object) -> PixelClassifier:
     """Train for an epoch."""
     return official.fit(
@@ -194,6 +237,7 @@ def fit_once(world: World, network: DeepLabV3Plus, **changes: object) -> PixelCl
         params=PARAMS.model_copy(update={"epochs": 1, **changes}),
         seed=0,
         compute=tiny.CPU,
+        runtime=SingleProcess(),
     )
 
 

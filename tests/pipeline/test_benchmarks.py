@@ -345,7 +345,9 @@ def project_files(*names: str) -> list[str]:
 def test_one_command_shows_all_that_a_benchmark_would_run(
     benchmark: str, fresh_clone: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown = fresh_clone.call("dvc", "exp", "run", "-S", f"benchmark={benchmark}", "--dry", "--force")
+    shown = fresh_clone.call(
+        "dvc", "exp", "run", "-S", f"benchmark={benchmark}", "--dry", "--force"
+    )
     names = set(re.findall(r"^Running stage '(.*)':$", shown, re.M))
     monkeypatch.chdir(tmp_path)
     stages = stages_of(tmp_path, benchmark)

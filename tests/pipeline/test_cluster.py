@@ -6,11 +6,13 @@ import re
 import shlex
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from tests.pipeline.trivial import Project
 from tools.compose_params import compose
@@ -23,9 +25,9 @@ SCRIPTS = sorted((PROJECT / "docs" / "slurm").iterdir())
 
 JOB = """
 import torch
-from stages.command import stage
+from stages.command import parallel_stage, stage
 
-@stage
+@KIND
 def main(section, *, out):
     from zslib.training import start_runtime
     runtime = start_runtime(section("compute"))
@@ -38,6 +40,7 @@ if __name__ == "__main__":
     main()
 """
 SRUN = """#!/bin/bash
+export SLURM_STEP_NUM_TASKS=2
 for task in 0 1; do
     SLURM_PROCID=$task SLURM_LOCALID=$task "$@" & tasks+=($!)
 done
@@ -100,10 +103,44 @@ def test_stages_and_their_options_exist() -> None:
     )
 
 
+def test_the_table_says_how_each_stage_runs() -> None:
+    told = re.findall(r"^\| (.*process.*) \| (`.*`) \|$", PAGE.read_text(), re.M)
+    found: dict[str, set[str]] = {}
+    for how, names in told:
+        found.setdefault(how.split(":")[0], set()).update(re.findall(r"`(\w+)`", names))
+    alone, started = stages_that_say("^@stage$"), stages_that_say("start_runtime|^@end_to_end$")
+    assert found == {
+        "a process for each GPU": stages_that_say("^@parallel_stage$"),
+        "one process, on a GPU": alone & started,
+        "one process, on the CPU": alone - started,
+    }
+
+
+def stages_that_say(pattern: str) -> set[str]:
+    """Return the modules of `stages` whose text has a pattern."""
+    files = (PROJECT / "stages").glob("*.py")
+    return {file.stem for file in files if re.search(pattern, file.read_text(), re.M)}
+
+
 @pytest.mark.parametrize("changes", list(overrides()), ids=" ".join)
 def test_overrides_compose_to_valid_parameters(changes: list[str], tmp_path: Path) -> None:
     compose(tmp_path / "params.yaml", *changes)
     load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("name", sorted(stages_that_say("^@end_to_end$")))
+def test_end_to_end_stages_refuse_fp16_before_they_work(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("stages.command._die_with_parent", lambda: None)
+    compose(tmp_path / "params.yaml", "compute.precision=fp16")
+    main = importlib.import_module(f"stages.{name}").main
+    needed = (option.opts[0] for option in main.params if option.required)
+    words = [word for option in needed for word in (option, str(PAGE))]
+    result = CliRunner().invoke(main, [*words, "--out", "out"])
+    assert result.exit_code == 2
+    assert "error: compute.precision: 'fp16' needs scaled gradients" in result.stderr
 
 
 # --- the scripts, run ----------------------------------------------------------------------------
@@ -116,7 +153,7 @@ def project_of(root: Path, stages: dict, params: dict) -> Project:
     made.write("bin/srun", SRUN)
     (root / "bin" / "srun").chmod(0o755)
     made.write(".gitignore", "scratch/\n.venv/\n")
-    made.write("job.py", JOB)
+    made.write("job.py", JOB.replace("KIND", "parallel_stage"))
     made.commit()
     return made
 
@@ -154,6 +191,32 @@ def test_processes_of_srun_find_each_other_and_dvc_knows_their_artifact(
     job.call("bash", script("stage.sbatch"), "count")
     assert (job.root / "met").read_text() == "2 of 2"
     assert "up to date" in job.call("dvc", "status")
+
+
+@pytest.mark.parametrize(
+    "launched", [{"WORLD_SIZE": "2", "RANK": "1"}, {"SLURM_STEP_NUM_TASKS": "2"}], ids="-".join
+)
+def test_one_of_several_processes_is_refused_by_a_stage_of_one(
+    job: Project, monkeypatch: pytest.MonkeyPatch, launched: dict[str, str]
+) -> None:
+    """Each of them would do all the work, with its own randomness, and write the same file."""
+    job.write("alone.py", JOB.replace("KIND", "stage"))
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
+    command = [sys.executable, "alone.py", "--out", "met"]
+    done = subprocess.run(command, cwd=job.root, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "error: met: is made by one process, and 2 were started; start it without torchrun, or "
+        "with --ntasks=1 (docs/cluster.md says which stages share their work)"
+    ]
+    assert not (job.root / "met").exists()
+
+
+def test_a_stage_of_one_process_finds_one_device(job: Project) -> None:
+    job.write("alone.py", JOB.replace("KIND", "stage"))
+    job.call("python", "alone.py", "--out", "met")
+    assert (job.root / "met").read_text() == "1 of 1"
 
 
 def test_without_srun_a_stage_starts_its_processes_where_the_job_is_called_interactive(

@@ -155,7 +155,8 @@ def test_label_maps_of_any_sizes_come_back_by_position(
 ) -> None:
     ids = [f"id{index}" for index in range(len(maps))]
     meta = {"classes": ["a", "b"], "split": "s"}
-    write_label_maps(tmp_path / "maps.h5", ids, maps, schema=LABELS, meta=meta)
+    sizes = [label_map.shape for label_map in maps]
+    write_label_maps(tmp_path / "maps.h5", ids, sizes, maps, schema=LABELS, meta=meta)
     found = open_label_maps(tmp_path / "maps.h5", schema=LABELS)
     assert found.ids == tuple(ids)
     assert found.classes == ("a", "b")

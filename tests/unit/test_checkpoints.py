@@ -22,7 +22,7 @@ from zslib.backbones.deeplab_v2 import DeepLabV2
 from zslib.backbones.encoder import build_encoder
 from zslib.backbones.trained import Backbone, build_network
 from zslib.checkpoints import IMPORTS, Request
-from zslib.checkpoints.files import Checkpoint, read_checkpoint, read_table
+from zslib.checkpoints.files import ReleasedFile, read_checkpoint, read_table
 from zslib.checkpoints.mapping import by_name, in_order
 from zslib.checkpoints.official import CAFFE_MEAN, _deeplab
 from zslib.classifier import PixelClassifier
@@ -133,7 +133,7 @@ def test_zs3net_oracle_10_every_tensor_of_the_full_network_finds_its_place() -> 
     with torch.device("meta"):
         network = DeepLabV3Plus(DeepLabParams(encoder=EncoderParams(name="resnet101")), 21)
     state = as_released(network, prefix="")
-    tensors = _deeplab(Checkpoint(Path("full.pth"), published_names(state)), network)
+    tensors = _deeplab(ReleasedFile(Path("full.pth"), published_names(state)), network)
     learned = {name for name, _ in network.named_parameters()}
     assert sum(t.numel() for n, t in tensors.items() if n in learned) == 59_344_309
 
@@ -244,7 +244,7 @@ OURS = {
 
 
 def in_file(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return in_order(Checkpoint(Path("a.pth"), tensors), OURS)
+    return in_order(ReleasedFile(Path("a.pth"), tensors), OURS)
 
 
 @pytest.mark.parametrize("names", [BRANCHES, ("c0", "c1", "c2", "c3"), ("one", "r6", "r12", "r18")])
@@ -288,7 +288,7 @@ def test_tensors_of_a_batch_norm_are_told_by_their_kind_and_layer() -> None:
 
 
 def test_a_refusal_names_a_few_and_counts_the_rest() -> None:
-    given = Checkpoint(Path("a.pth"), {f"layer{i}": torch.ones(1) for i in range(40)})
+    given = ReleasedFile(Path("a.pth"), {f"layer{i}": torch.ones(1) for i in range(40)})
     with pytest.raises(InputError, match=r"40 tensor\(s\).*'layer3' 1 is left over; and 36 more"):
         in_order(given, {})
 
@@ -434,7 +434,8 @@ def test_zs3net_section_4_a_generator_generates_the_same(tmp_path: Path) -> None
     asked = request(
         saved(tmp_path, {"model": state, "epoch": 3}), V3.model_copy(update={"zs3net": params})
     )
-    IMPORTS["zs3net-generator"](asked)
+    (told,) = IMPORTS["zs3net-generator"](asked)
+    assert told.startswith("comes without held-out draws")
     found = load_generators(asked.out, Generator).final.eval()
     words, noise = torch.rand(3, 300), torch.rand(3, 300)
     assert torch.equal(found(words, noise), released.eval()(words, noise))

@@ -1,6 +1,7 @@
 """Adapters, index and doctor on tiny folders in each official layout (zs3net §1.2-§1.4)."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from zslib.datasets.context import CONTEXT_CLASSES, label_lookup
+from zslib.datasets.decode import read_image
 from zslib.datasets.doctor import diagnose
 from zslib.datasets.index import ImageIndex, MaskIndex
 from zslib.datasets.indexing import DatasetIndex, build_index
@@ -279,7 +281,7 @@ def test_index_survives_saving(voc: Path, tmp_path: Path) -> None:
     assert masks == built.train_masks
     assert MaskIndex.load(tmp_path / "val_masks.json") == built.val_masks
     assert images.ids("train") == masks.ids() == ("a1", "a2", "s1")
-    assert images.path("s1") == voc.absolute() / "sbd" / "img" / "s1.jpg"
+    assert images.file("s1").path == voc.absolute() / "sbd" / "img" / "s1.jpg"
     assert images.image("s1").size == (WIDTH, HEIGHT)
     assert (masks.label_map("s1") == 20).all()
 
@@ -298,6 +300,29 @@ def test_index_bytes_do_not_depend_on_workers_or_list_order(voc: Path, tmp_path:
     index_of(voc, workers=2).save(tmp_path / "two")
     for name in ("images.json", "train_masks.json", "val_masks.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_another_place_changes_nothing_that_a_stage_depends_on(voc: Path, tmp_path: Path) -> None:
+    elsewhere = shutil.copytree(voc, tmp_path / "elsewhere")
+    index_of(voc).save(tmp_path / "one")
+    index_of(elsewhere).save(tmp_path / "two")
+    names = {path.name for path in (tmp_path / "one").iterdir()}
+    assert names == {"images.json", "train_masks.json", "val_masks.json", "root.json"}
+    for name in names - {"root.json"}:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    for folder, root in (("one", voc), ("two", elsewhere)):
+        for name, load in (("images", ImageIndex.load), ("train_masks", MaskIndex.load)):
+            loaded = load(tmp_path / folder / f"{name}.json")
+            assert loaded == getattr(index_of(root), name)
+            assert loaded.root == str(root)
+
+
+def test_another_dataset_at_the_root_is_refused(voc: Path, tmp_path: Path) -> None:
+    index_of(voc).save(tmp_path)
+    images = ImageIndex.load(tmp_path / "images.json")
+    draw_image(voc / "VOC2012" / "JPEGImages" / "a1.jpg", (HEIGHT, WIDTH))
+    with pytest.raises(ArtifactError, match=r"a1\.jpg: changed since it was indexed"):
+        read_image(images.file("a1"))
 
 
 def test_photograph_index_knows_nothing_of_labels(voc: Path, tmp_path: Path) -> None:
@@ -339,7 +364,7 @@ def test_damaged_or_foreign_index_is_refused(voc: Path, tmp_path: Path) -> None:
     faults = {
         text[: len(text) // 2]: "cannot be read",
         text.replace('"width": 16', '"width": 17', 1): "checksum",
-        json.dumps(document | {"schema": "index/2"}): "index/2",
+        json.dumps(document | {"schema": "index/1"}): "index/1",
         (tmp_path / "val_masks.json").read_text(): "MaskIndex",
         "[]": "cannot be read",
     }
@@ -348,6 +373,10 @@ def test_damaged_or_foreign_index_is_refused(voc: Path, tmp_path: Path) -> None:
         with pytest.raises(ArtifactError, match="the stage that writes it: index") as refused:
             ImageIndex.load(path)
         assert reason in str(refused.value)
+    path.write_text(text)
+    (tmp_path / "root.json").unlink()
+    with pytest.raises(ArtifactError, match=r"root\.json: cannot be read .*writes it: index"):
+        ImageIndex.load(path)
     path.unlink()
     with pytest.raises(ArtifactError, match="the stage that writes it: index"):
         ImageIndex.load(path)
@@ -355,7 +384,7 @@ def test_damaged_or_foreign_index_is_refused(voc: Path, tmp_path: Path) -> None:
 
 def test_unknown_image_is_refused(voc: Path) -> None:
     with pytest.raises(ArtifactError, match="nobody: this image is not in the index"):
-        index_of(voc).images.path("nobody")
+        index_of(voc).images.file("nobody")
 
 
 # --- real photographs ----------------------------------------------------------------------------

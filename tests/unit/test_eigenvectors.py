@@ -15,12 +15,12 @@ from torch.nn import functional as F
 
 from stages import eigenvectors as stage
 from tests import tiny
+from zslib.artifacts import resumable
 from zslib.artifacts.eigenvectors import Eigenvectors, scaled_to_one
 from zslib.artifacts.features import DenseMaps
 from zslib.backbones.vit_keys import KeyExtractor
 from zslib.errors import ArtifactError, ImageError, InputError
 from zslib.params import EigenvectorParams, EncoderParams
-from zslib.spectral import extraction
 from zslib.spectral.extraction import extract, solved_in_batches
 from zslib.spectral.laplacian import image_spectrum
 from zslib.spectral.nodes import KeyNodes, MapNodes, Nodes, choose_source, index_folder
@@ -84,15 +84,15 @@ def test_the_file_holds_what_each_image_has_by_itself(maps: DenseMaps, tmp_path:
 
 
 def test_the_number_of_processes_does_not_change_a_byte(maps: DenseMaps, tmp_path: Path) -> None:
-    one, two = (run(MapNodes([maps], None), tmp_path, processes=n) for n in (1, 2))
+    one, two = (run(MapNodes([maps], None), tmp_path / f"{n}", processes=n) for n in (1, 2))
     assert one.read_bytes() == two.read_bytes()
 
 
 def test_a_killed_run_goes_on_where_it_stopped(
     maps: DenseMaps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extraction, "SECONDS_BETWEEN_FLUSHES", 0.0)
-    whole = run(MapNodes([maps], None), tmp_path).read_bytes()
+    monkeypatch.setattr(resumable, "SECONDS_BETWEEN_FLUSHES", -1.0)
+    whole = run(MapNodes([maps], None), tmp_path / "whole").read_bytes()
     with pytest.raises(KeyboardInterrupt):
         run(Watched(maps, dies_after=5), tmp_path)
     again = Watched(maps)

@@ -17,7 +17,6 @@ from zslib.artifacts.maps import (
     LabelMaps,
     open_label_maps,
     open_labels,
-    write_label_maps,
 )
 from zslib.artifacts.store import open_arrays
 from zslib.benchmark import Split
@@ -271,7 +270,7 @@ def test_the_file_is_the_one_of_all_predictions_at_once(tmp_path: Path) -> None:
     scored(random_classifier(), maps, labels, tmp_path / "streamed.h5")
     at_once = [random_classifier().predict(m, size) for m, size in zip(maps, sizes, strict=True)]
     meta = tiny.SPLIT.describe()
-    write_label_maps(tmp_path / "all.h5", maps.ids, at_once, schema=PREDICTIONS, meta=meta)
+    tiny.write_label_maps(tmp_path / "all.h5", maps.ids, at_once, schema=PREDICTIONS, meta=meta)
     assert (tmp_path / "streamed.h5").read_bytes() == (tmp_path / "all.h5").read_bytes()
 
 

@@ -1,6 +1,9 @@
 """Geometry of the feature cache, sampling of rows, and extraction (zs3net §4.3, §10, oracle 7)."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
 
 import numpy as np
 import pytest
@@ -203,15 +206,22 @@ def photographs(
     return Photographs.of(paths, SIZES, short_side=PARAMS.short_side, stride=4)
 
 
-def run(photographs: Photographs, plans: dict[Path, Plan], *, batch_size: int = 2) -> None:
+def run(
+    photographs: Photographs,
+    plans: dict[Path, Plan],
+    *,
+    batch_size: int = 2,
+    network: Callable[[Tensor], Tensor] = mean_colours,
+    runtime: SingleProcess | None = None,
+) -> None:
     out = next(iter(plans))
     extract(
-        mean_colours,
+        network,
         photographs,
         plans,
         dimension=3,
         batch_size=batch_size,
-        runtime=SingleProcess(),
+        runtime=runtime or SingleProcess(),
         scratch=out.parent / f"scratch-{out.name}",
     )
 
@@ -297,6 +307,61 @@ def test_the_batch_size_does_not_change_the_bytes(tmp_path: Path, photographs: P
         out = tmp_path / f"{batch_size}.h5"
         run(photographs, {out: plan_dense(photographs, IDS)}, batch_size=batch_size)
     assert (tmp_path / "1.h5").read_bytes() == (tmp_path / "3.h5").read_bytes()
+
+
+class OneOfMany(SingleProcess):
+    """One of some processes, which are threads here."""
+
+    def __init__(self, rank: int, barrier: Barrier) -> None:
+        super().__init__()
+        self.rank, self.world_size, self._barrier = rank, barrier.parties, barrier
+
+    def barrier(self) -> None:
+        self._barrier.wait()
+
+
+def test_what_some_processes_left_undone_another_number_of_them_does(
+    tmp_path: Path,
+    photographs: Photographs,
+    label_maps: list[np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("zslib.artifacts.resumable.SECONDS_BETWEEN_FLUSHES", -1.0)
+    barrier, seen = Barrier(2), []
+
+    def plans(folder: Path) -> dict[Path, Plan]:
+        bank = plan_bank(photographs, label_maps, PARAMS, seed=4, meta=DESCRIBED)
+        return {folder / "dense.h5": plan_dense(photographs, IDS), folder / "bank.h5": bank}
+
+    def dying(images: Tensor) -> Tensor:
+        if len(seen) == 2:
+            barrier.abort()
+            raise tiny.KilledError
+        return counting(images)
+
+    def counting(images: Tensor) -> Tensor:
+        seen.extend(images)
+        return mean_colours(images)
+
+    def process(rank: int) -> None:
+        with pytest.raises((tiny.KilledError, BrokenBarrierError)):
+            run(
+                photographs,
+                plans(tmp_path / "shared"),
+                batch_size=1,
+                network=dying,
+                runtime=OneOfMany(rank, barrier),
+            )
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(process, range(2)))
+    assert 2 <= len(seen) < len(SIZES)
+    run(photographs, plans(tmp_path / "shared"), network=counting, batch_size=1)
+    assert len(seen) == len(SIZES), "an image was seen twice"
+    run(photographs, plans(tmp_path / "alone"))
+    for name in ("dense.h5", "bank.h5"):
+        shared, alone = (tmp_path / folder / name for folder in ("shared", "alone"))
+        assert shared.read_bytes() == alone.read_bytes()
 
 
 def test_normalise_matches_the_written_rule() -> None:

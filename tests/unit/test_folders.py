@@ -16,7 +16,7 @@ from zslib.cli import main
 from zslib.datasets.context import CONTEXT_33, CONTEXT_CLASSES
 from zslib.datasets.doctor import diagnose
 from zslib.datasets.indexing import build_index
-from zslib.datasets.labels import write_seen_labels
+from zslib.datasets.labels import write_labels
 from zslib.datasets.layouts import open_dataset
 from zslib.errors import InputError
 from zslib.params import DatasetParams
@@ -229,7 +229,7 @@ def test_simbaseline_section_1_1_images_without_a_seen_pixel_are_left_out(tmp_pa
     kept = {}
     for rule in ("ignore", "drop_void"):
         out = tmp_path / f"{rule}.h5"
-        write_seen_labels(tmp_path / "masks.json", split, out, unseen_images=rule)
+        write_labels(tmp_path / "masks.json", split, out, unseen_images=rule)
         kept[rule] = open_labels(out).ids
     assert kept == {
         "ignore": ("000000000009", "000000000025"),

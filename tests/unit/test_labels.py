@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from tests import tiny
-from zslib.artifacts.maps import LABELS, open_labels, write_label_maps
+from zslib.artifacts.maps import LABELS, open_labels
 from zslib.benchmark import Split
-from zslib.datasets.labels import write_seen_labels
+from zslib.datasets.labels import unlabelled_ids, write_labels
 from zslib.errors import InputError
 
 VOC = ("background", *(f"class{i}" for i in range(1, 21)))
@@ -99,7 +99,7 @@ def masks(tmp_path: Path) -> Path:
 
 
 def test_drop_leaves_out_every_image_with_an_unseen_pixel(masks: Path, tmp_path: Path) -> None:
-    write_seen_labels(masks, tiny.SPLIT, tmp_path / "labels.h5", unseen_images="drop")
+    write_labels(masks, tiny.SPLIT, tmp_path / "labels.h5", unseen_images="drop")
     labels = open_labels(tmp_path / "labels.h5")
     assert labels.ids == ("image00", "image03")
     assert labels.meta["dropped_images"] == 2
@@ -107,7 +107,7 @@ def test_drop_leaves_out_every_image_with_an_unseen_pixel(masks: Path, tmp_path:
 
 
 def test_ignore_keeps_every_image_with_unseen_pixels_void(masks: Path, tmp_path: Path) -> None:
-    write_seen_labels(masks, tiny.SPLIT, tmp_path / "labels.h5", unseen_images="ignore")
+    write_labels(masks, tiny.SPLIT, tmp_path / "labels.h5", unseen_images="ignore")
     labels = open_labels(tmp_path / "labels.h5")
     assert labels.ids == tiny.image_ids(4)
     assert labels[1].tolist() == [[255, 255], [1, 255]]
@@ -115,15 +115,49 @@ def test_ignore_keeps_every_image_with_unseen_pixels_void(masks: Path, tmp_path:
     assert Split.described(labels.meta) == tiny.SPLIT
 
 
+def test_a_void_class_is_void_also_where_no_class_is_unseen(masks: Path, tmp_path: Path) -> None:
+    everything = Split.from_ids("all", tiny.CLASSES, [], [0])
+    write_labels(masks, everything, tmp_path / "labels.h5", unseen_images="ignore")
+    labels = open_labels(tmp_path / "labels.h5")
+    assert labels[0].tolist() == [[255, 1], [2, 255]]
+    np.testing.assert_array_equal(labels[1], RAW[1])
+
+
 @pytest.mark.parametrize("rule", ["drop", "ignore", "drop_void"])
 def test_the_file_is_the_one_of_all_maps_at_once(masks: Path, tmp_path: Path, rule: str) -> None:
-    write_seen_labels(masks, tiny.SPLIT, tmp_path / "labels.h5", unseen_images=rule)
+    write_labels(masks, tiny.SPLIT, tmp_path / "labels.h5", unseen_images=rule)
     labels = open_labels(tmp_path / "labels.h5")
     described = {name: value for name, value in labels.meta.items() if name != "ids"}
     kept = [RAW[tiny.image_ids(4).index(image_id)] for image_id in labels.ids]
     at_once = [tiny.SPLIT.seen_labels(label_map) for label_map in kept]
-    write_label_maps(tmp_path / "all.h5", labels.ids, at_once, schema=LABELS, meta=described)
+    tiny.write_label_maps(tmp_path / "all.h5", labels.ids, at_once, schema=LABELS, meta=described)
     assert (tmp_path / "labels.h5").read_bytes() == (tmp_path / "all.h5").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("drop", ("image01", "image02")),
+        ("ignore", tiny.image_ids(4)),
+        # image03 has no seen pixel and is left out; image01 and image02 still have void unseen ones.
+        ("drop_void", tiny.image_ids(4)),
+    ],
+)
+def test_which_images_self_training_labels_is_decided_by_the_rule(
+    masks: Path, tmp_path: Path, rule: str, expected: tuple[str, ...]
+) -> None:
+    write_labels(masks, tiny.SPLIT, tmp_path / "labels.h5", unseen_images=rule)
+    labels = open_labels(tmp_path / "labels.h5")
+    assert labels.meta["unseen_images"] == rule
+    assert (len(labels) < 4) == (rule != "ignore")
+    assert unlabelled_ids(labels, tiny.image_ids(4)) == expected
+
+
+def test_where_no_image_shows_an_unseen_class_all_are_for_self_training(tmp_path: Path) -> None:
+    masks = tiny.write_masks(tmp_path, [RAW[0]] * 3, num_classes=9)
+    write_labels(masks, tiny.SPLIT, tmp_path / "labels.h5", unseen_images="drop")
+    labels = open_labels(tmp_path / "labels.h5")
+    assert unlabelled_ids(labels, tiny.image_ids(3)) == tiny.image_ids(3)
 
 
 def test_ten_times_the_images_take_no_more_memory(tmp_path: Path) -> None:
@@ -133,7 +167,7 @@ def test_ten_times_the_images_take_no_more_memory(tmp_path: Path) -> None:
         folder = tmp_path / str(count)
         masks = tiny.write_masks(folder, label_maps[:count], num_classes=9)
         tracemalloc.start()
-        write_seen_labels(masks, tiny.SPLIT, folder / "labels.h5", unseen_images="drop_void")
+        write_labels(masks, tiny.SPLIT, folder / "labels.h5", unseen_images="drop_void")
         _, found = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return found
@@ -145,5 +179,5 @@ def test_ten_times_the_images_take_no_more_memory(tmp_path: Path) -> None:
 def test_no_image_left_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     masks = tiny.write_masks(tmp_path, [RAW[1], RAW[2]], num_classes=9)
     with pytest.raises(InputError, match=r"split 'tiny'.*unseen_images to 'ignore'"):
-        write_seen_labels(masks, tiny.SPLIT, tmp_path / "labels.h5", unseen_images="drop")
+        write_labels(masks, tiny.SPLIT, tmp_path / "labels.h5", unseen_images="drop")
     assert not (tmp_path / "labels.h5").exists()

@@ -340,6 +340,14 @@ def test_an_index_and_seen_labels_are_counted(tmp_path: Path) -> None:
     assert survey.classes_per_image == 3.0
 
 
+def test_without_drop_self_training_labels_every_image(tmp_path: Path) -> None:
+    write_index(tmp_path)
+    compose(tmp_path / "params.yaml", "benchmark.unseen_images=ignore")
+    survey = Survey.of(load_params(tmp_path / "params.yaml"), tmp_path)
+    assert survey.unlabelled("u4") == SIZES
+    assert survey.kept("u4") == SIZES[:2]
+
+
 def test_segments_are_counted_on_the_feature_grid(tmp_path: Path) -> None:
     halves = np.repeat(np.array([[0, 0, 1, 255]], np.uint8), 4, axis=0).repeat(24, 0).repeat(24, 1)
     write_index(tmp_path)

@@ -193,7 +193,7 @@ def normalise_slope() -> Tensor:
 
 def test_the_cache_holds_what_the_released_loop_computes(model, tmp_path):
     regions = embed(model, tmp_path / "in", tmp_path / "regions.h5", PARAMS)
-    proposals, images = write_proposals(tmp_path / "in")
+    proposals, images = write_proposals(tmp_path / "again")
     for position in (0, 1, 3):
         embeddings, valid = regions[position]
         assert valid.tolist() == [True, True, True, False]
@@ -216,8 +216,9 @@ def test_bytes_do_not_depend_on_the_run(model, tmp_path):
 
 
 def test_a_killed_run_goes_on_where_it_stopped(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("zslib.artifacts.resumable.SECONDS_BETWEEN_FLUSHES", -1.0)
     whole = embed(model, tmp_path / "in", tmp_path / "whole/regions.h5", PARAMS)
-    proposals, images = write_proposals(tmp_path / "in")
+    proposals, images = write_proposals(tmp_path / "again")
     seen: list[int] = []
 
     def run(*, dies_after: int) -> None:

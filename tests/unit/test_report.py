@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stages.report import main
+from tests import tiny
 from zslib.artifacts.maps import (
     LABELS,
     PREDICTIONS,
     open_label_maps,
-    write_label_maps,
     write_pseudo_labels,
 )
 from zslib.artifacts.store import write_arrays
@@ -71,6 +71,15 @@ CHOICES = {("zs3net", "clean"): {"unseen_weight": CURVES}, ("spnet-c", "clean"):
 SPLIT = Split.named("u2", CLASSES, unseen=UNSEEN, void=())
 BEGINNINGS = Beginnings(EncoderParams(name="resnet101"), None, None, None)
 BENCHMARK = BenchmarkParams(name="toy", classes=list(CLASSES), unseen={"u2": list(UNSEEN)})
+
+
+DECLARED = {
+    f"{split}-{method}-{protocol}.json": method
+    for split, method, protocol in itertools.product(
+        ("u2", "u4", "u9", "u10", "fold0", "again"), METHODS, ("clean", "official")
+    )
+}
+"""Each score file that a stage writes, and the folder of its evaluation."""
 
 
 def truth_maps() -> list[np.ndarray]:
@@ -151,7 +160,7 @@ class Project:
         }
         meta = split.describe() | {"ids": self.ids, "details": CHOICES.get((method, protocol), {})}
         write_arrays(folder / "confusion.h5", arrays, schema=CONFUSION, meta=meta)
-        write_label_maps(
+        tiny.write_label_maps(
             folder / "predictions.h5",
             self.ids,
             predictions,
@@ -190,13 +199,13 @@ class Project:
 
     def results(self, split: Split = SPLIT) -> list[Result]:
         scores = read_scores(self.inputs.scores, splits=[split.name])
-        return load_results(scores, self.inputs.evaluations, split, seed=0)
+        return load_results(scores, self.inputs.evaluations, split, DECLARED, seed=0)
 
     def build(
         self, *, pictures: int = 3, seed: int = 0, beginnings: Beginnings = BEGINNINGS
     ) -> tuple[list[dict], str]:
         leaderboard, html = build(
-            self.inputs, BENCHMARK, ["u2"], beginnings, seed=seed, pictures=pictures
+            self.inputs, BENCHMARK, ["u2"], beginnings, DECLARED, seed=seed, pictures=pictures
         )
         return list(csv.DictReader(leaderboard.splitlines())), html
 
@@ -212,7 +221,9 @@ class Project:
             )
         artifacts = self.inputs.artifacts
         ImageIndex(root=str(folder), images=tuple(entries)).save(artifacts / "index/images.json")
-        write_label_maps(artifacts / "val_labels.h5", self.ids, self.truth, schema=LABELS, meta={})
+        tiny.write_label_maps(
+            artifacts / "val_labels.h5", self.ids, self.truth, schema=LABELS, meta={}
+        )
         rows = np.eye(6, 4, dtype=np.float32) + np.arange(6, dtype=np.float32)[:, None] / 10
         vectors = ClassVectors("word2vec", CLASSES, rows, {})
         save_class_vectors(artifacts / "vectors/word2vec.safetensors", vectors)
@@ -413,8 +424,8 @@ def test_a_bad_score_file_is_refused_by_name(project, change, said):
 
 def test_two_files_of_one_row_are_refused(project):
     text = (project.inputs.scores / "u2-spnet-clean.json").read_text()
-    (project.inputs.scores / "copy.json").write_text(text)
-    with pytest.raises(InputError, match=r"u2-spnet-clean.json: describes the same row as .*copy"):
+    (project.inputs.scores / "again-spnet-clean.json").write_text(text)
+    with pytest.raises(InputError, match=r"u2-spnet-clean.json: describes the same row as .*again"):
         project.build()
 
 
@@ -452,6 +463,41 @@ def test_no_result_at_all_is_refused(project):
         project.build()
 
 
+def test_scores_that_no_stage_writes_are_not_even_read(project, caplog):
+    """They may be of another seed, damaged, or describe a row that there is."""
+    stale = {"old-spnet-clean.json": "{", "u2-spnet-clean-old.json": "[]"}
+    for name, content in stale.items():
+        (project.inputs.scores / name).write_text(content)
+    project.write_result("spnet", "official", seed=7).rename(
+        project.inputs.scores / "u2-spnet-7.json"
+    )
+    rows, page = project.build()
+    assert len(rows) == len(ROWS)
+    listed = re.findall(r"<li>(.*?)</li>", page.split("<h2>Not of this run</h2>")[1])
+    assert listed == ["old-spnet-clean.json", "u2-spnet-7.json", "u2-spnet-clean-old.json"]
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert all(name in warning for name in listed)
+    assert "\n" not in warning
+
+
+def test_an_evaluation_that_no_stage_writes_any_more_is_not_taken_for_its_row(project):
+    """As when a row has moved from one stage to another: both folders hold its matrix."""
+    folder = project.inputs.evaluations / "u2"
+    for name in ("a", "z"):
+        shutil.copytree(folder / "spnet", folder / name)
+        (folder / name / "spnet-clean/confusion.h5").write_bytes(b"old")
+    rows, _ = project.build()
+    assert len(rows) == len(ROWS)
+
+
+def test_a_file_of_another_name_than_its_row_is_refused(project):
+    path = project.inputs.scores / "u2-spnet-clean.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"split": "u3"}))
+    benchmark = BENCHMARK.model_copy(update={"unseen": {"u3": list(UNSEEN)}})
+    with pytest.raises(InputError, match=r"u3-spnet-clean.json: a file of another name"):
+        build(project.inputs, benchmark, ["u3"], BEGINNINGS, DECLARED, seed=0, pictures=1)
+
+
 # --- the stage -----------------------------------------------------------------------------------
 
 
@@ -462,12 +508,35 @@ def without_splits(section: dict) -> dict:
     return section | inner | empty
 
 
+def write_stages(root: Path) -> None:
+    """The stages that write the project's scores; JoEm's has a list of splits of its own."""
+    stages = {
+        method: {
+            "matrix": {"split": "${joem.end_to_end_splits}" if method == "joem" else "${splits}"},
+            "metrics": [
+                {
+                    f"results/${{benchmark.name}}/${{item.split}}-{method}-{one}.json": {
+                        "cache": False
+                    }
+                }
+                for one in ("clean", "official")
+            ],
+            "outs": [f"evaluations/${{benchmark.name}}/${{item.split}}/{method}"],
+        }
+        for method in ("spnet", "spnet-c", "zs3net", "joem", "supervised")
+    }
+    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"index": {"outs": ["index"]}}}))
+    (root / "pipelines/all").mkdir(parents=True)
+    (root / "pipelines/all/dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+
+
 @pytest.fixture
 def command(project, monkeypatch, tmp_path):
     """The stage's command, in a project whose params.yaml is of the toy benchmark."""
     params = without_splits(yaml.safe_load((ROOT / "params.yaml").read_text()))
     params |= {"benchmark": BENCHMARK.model_dump(), "splits": ["u2"], "seed": 0}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    write_stages(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("stages.command._die_with_parent", lambda: None)
     folders = {"scores": "results", "evaluations": "evaluations", "artifacts": "artifacts"}
@@ -484,6 +553,32 @@ def test_the_stage_writes_both_files(command, tmp_path):
         "leaderboard.csv",
     ]
     assert len(read_leaderboard(tmp_path / "report/leaderboard.csv")) == len(ROWS)
+
+
+def test_a_variant_that_was_switched_off_leaves_the_report(command, project, tmp_path):
+    project.write_result("joem", "clean")
+    outcome = command()
+    assert outcome.exit_code == 0, outcome.output
+    rows = read_leaderboard(tmp_path / "report/leaderboard.csv")
+    assert "joem" not in {row["method"] for row in rows}
+    assert len(rows) == len(ROWS)
+    assert "<li>u2-joem-clean.json</li>" in (tmp_path / "report/index.html").read_text()
+
+    params = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    params["joem"]["end_to_end_splits"] = ["u2"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    assert command().exit_code == 0
+    rows = read_leaderboard(tmp_path / "report/leaderboard.csv")
+    assert "joem" in {row["method"] for row in rows}
+    assert "Not of this run" not in (tmp_path / "report/index.html").read_text()
+
+
+def test_without_stages_the_report_is_refused(command, tmp_path):
+    (tmp_path / "dvc.yaml").unlink()
+    outcome = command()
+    assert outcome.exit_code == 2
+    assert outcome.stderr.startswith("error: dvc.yaml: cannot be read")
+    assert outcome.stderr.count("\n") == 1
 
 
 def test_the_stage_refuses_in_one_line_and_leaves_an_old_report(command, project, tmp_path):
@@ -532,7 +627,7 @@ def test_every_split_has_its_sections_and_all_stand_in_the_overview(project):
         project.write_result(method, protocol, split=replace(SPLIT, name="again"))
     benchmark = BENCHMARK.model_copy(update={"unseen": unseen})
     leaderboard, html = build(
-        project.inputs, benchmark, ["u2", "again"], BEGINNINGS, seed=0, pictures=1
+        project.inputs, benchmark, ["u2", "again"], BEGINNINGS, DECLARED, seed=0, pictures=1
     )
     lines = list(csv.DictReader(leaderboard.splitlines()))
     assert [line["split"] for line in lines] == ["u2"] * len(ROWS) + ["again"] * len(ROWS)
@@ -575,7 +670,7 @@ def test_the_best_value_is_marked_among_clean_inductive_rows_only(project):
 
 def test_what_is_in_print_stands_beside_ours_with_its_mark(project):
     published = BENCHMARK.model_copy(update={"name": "voc12"})
-    _, html = build(project.inputs, published, ["u2"], BEGINNINGS, seed=0, pictures=3)
+    _, html = build(project.inputs, published, ["u2"], BEGINNINGS, DECLARED, seed=0, pictures=3)
     table = html.split("Beside what is in print")[1].split("</table>")[0]
     assert "from memory: not checked against the paper" in table
     lines = [line for line in table.splitlines() if line.startswith("<tr><th scope")]
@@ -615,6 +710,24 @@ def test_the_page_tells_choices_protocols_and_neighbours(project):
     assert html.count("chosen 1<") == 2
     assert "Without background" in html
     assert html.count("<h4>word2vec</h4>") == len(UNSEEN)
+
+
+def test_a_choice_that_was_none_has_no_curve(project, monkeypatch):
+    """Of an imported generator: no draw was held out."""
+    none = CURVES | {"hiou": [], "held_out": []}
+    monkeypatch.setitem(CHOICES, ("zs3net", "clean"), {"unseen_weight": none})
+    project.write_result("zs3net", "clean")
+    _, html = project.build()
+    assert "ZS3Net: loss weight" not in html
+    assert "SPNet-c: calibration gamma" in html
+
+
+def test_a_blind_choice_says_so(project, monkeypatch):
+    blind = CURVES | {"hiou": [[0.0] * 3] * 2, "note": "cat, dog: <no> pixel"}
+    monkeypatch.setitem(CHOICES, ("zs3net", "clean"), {"unseen_weight": blind})
+    project.write_result("zs3net", "clean")
+    _, html = project.build()
+    assert html.count("<b>cat, dog: &lt;no&gt; pixel.</b>") == 1
 
 
 def test_costs_are_shown_only_where_they_were_measured(project, tmp_path):
@@ -776,7 +889,9 @@ def test_the_chart_dashes_transductive_lines_and_names_every_line(several):
 
 def test_the_overview_shows_the_charts(several, project):
     benchmark = BENCHMARK.model_copy(update={"unseen": {"u2": UNSEEN, "u4": UNSEEN}})
-    _, html = build(project.inputs, benchmark, ["u2", "u4"], BEGINNINGS, seed=0, pictures=5)
+    _, html = build(
+        project.inputs, benchmark, ["u2", "u4"], BEGINNINGS, DECLARED, seed=0, pictures=5
+    )
     assert html.count(" against K") == 4
     assert html.count("<summary>2 more pictures</summary>") == 2
     shown = [result for result in several if result.split.name in ("u2", "u4")]

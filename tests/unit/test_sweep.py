@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from tests import tiny
 from zslib.artifacts.features import DenseMaps
-from zslib.artifacts.maps import LABELS, LabelMaps, open_labels, write_label_maps
+from zslib.artifacts.maps import LABELS, LabelMaps, open_labels
 from zslib.classifier import PixelClassifier
 from zslib.competitors import CompetitorMaps, write_competitors
 from zslib.errors import ArtifactError, InputError
@@ -58,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Labels are those of more images, in another order: ids decide.
     ids = [*reversed(tiny.image_ids(5)), "another"]
     content = [*reversed(labels), labels[0]]
-    write_label_maps(folder / "labels.h5", ids, content, schema=LABELS, meta={})
+    tiny.write_label_maps(folder / "labels.h5", ids, content, schema=LABELS, meta={})
     return folder
 
 

@@ -10,22 +10,30 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
 from tests import tiny
 from tests.unit import train_together
 from zslib.artifacts.weights import load_tensors
+from zslib.backbones.trained import build_network
 from zslib.errors import InputError
+from zslib.fine_tuning import groups_without_norm
+from zslib.methods import supervised
 from zslib.params import ComputeParams, OptimiserParams
 from zslib.training import (
+    BatchNorm,
     Checkpoint,
     Curves,
+    FabricRuntime,
+    Runtime,
     SingleProcess,
     TrainState,
     build_optimiser,
     mean_over_processes,
     poly_lr,
+    share_batch_statistics,
     start_runtime,
     train,
 )
@@ -187,6 +195,134 @@ def test_a_gpu_asked_for_and_absent_is_an_error(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match=r"compute\.device: 'cuda' asked for"):
         start_runtime(ComputeParams(device="cuda"))
+
+
+# --- batch norm among several GPUs ---------------------------------------------------------------
+
+
+class Sharing(SingleProcess):
+    """Prepares a module as one of several GPUs does."""
+
+    def prepare(
+        self, module: nn.Module, optimiser: torch.optim.Optimizer
+    ) -> tuple[nn.Module, torch.optim.Optimizer]:
+        share_batch_statistics(module)
+        return module, optimiser
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_batch_norm_that_is_frozen_stays_so_among_several_gpus(
+    tmp_path: Path, *, frozen: bool
+) -> None:
+    maps = tiny.block_maps(8, train_together.CLASSES)
+    images = tiny.write_images(tmp_path, maps)
+
+    def fit(runtime: SingleProcess) -> nn.Module:
+        params = tiny.backbone(epochs=1, frozen_batch_norm=frozen)
+        options = {"seed": 0, "compute": tiny.CPU, "runtime": runtime}
+        return supervised.fit(images, maps, tiny.SPLIT, params, **options).network
+
+    alone, shared = fit(SingleProcess()), fit(Sharing())
+    norms = [module for module in shared.modules() if isinstance(module, BatchNorm)]
+    assert norms
+    assert all(isinstance(norm, nn.SyncBatchNorm) != frozen for norm in norms)
+    for norm in norms:
+        assert torch.equal(norm.running_mean, torch.zeros_like(norm.running_mean)) == frozen
+    for name, tensor in alone.state_dict().items():
+        torch.testing.assert_close(shared.state_dict()[name], tensor, msg=name)
+
+
+def test_shared_batch_norm_is_left_out_of_what_learns_without_it() -> None:
+    network = build_network(tiny.deeplab(), 3)
+    rates = {"head_lr_factor": 1.0, "bias_lr_factor": 1.0}
+    before = groups_without_norm(network, **rates)
+    share_batch_statistics(network)
+    assert [group["params"] for group in groups_without_norm(network, **rates)] == [
+        group["params"] for group in before
+    ]
+
+
+def test_shared_batch_norm_keeps_its_activation_and_its_names() -> None:
+    network = timm.create_model("test_efficientnet").eval()
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    before, names = network(images), list(network.state_dict())
+    share_batch_statistics(network)
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in network.modules())
+    assert list(network.state_dict()) == names
+    torch.testing.assert_close(network(images), before)
+
+
+# --- half precision ------------------------------------------------------------------------------
+
+
+def half_precision() -> FabricRuntime:
+    compute = ComputeParams(device="cpu", precision="fp16")
+    return FabricRuntime(compute, accelerator="cpu", processes=1)
+
+
+@pytest.mark.parametrize(("name", "moved"), [("sgd", 0.25), ("adamw", 1.0)])
+def test_clipping_bounds_the_gradient_and_not_its_scaled_copy(name: str, moved: float) -> None:
+    """The gradient is four times 0.5, of norm 1; Adam divides by its size."""
+    runtime, module = half_precision(), nn.Linear(4, 1, bias=False)
+    nn.init.zeros_(module.weight)
+    optimiser = build_optimiser(OptimiserParams(name=name, lr=1.0), module.parameters())
+    prepared, stepping = runtime.prepare(module, optimiser)
+    runtime.backward(0.5 * prepared(torch.ones(1, 4)).float().sum())
+    runtime.clip(prepared, stepping, 0.5)
+    stepping.step()
+    torch.testing.assert_close(module.weight.detach(), torch.full((1, 4), -moved))
+
+
+def test_fault_9_a_resumed_run_goes_on_with_its_scale(tmp_path: Path) -> None:
+    """The first scales overflow, and their steps are left out: not once more after a kill."""
+
+    def weights_after(folder: Path, runtime: Runtime, *, dies_at: int | None = None) -> Tensor:
+        torch.manual_seed(0)
+        module = nn.Linear(4, 1)
+        optimiser = build_optimiser(OptimiserParams(name="sgd", lr=1e-3), module.parameters())
+        prepared, stepping = runtime.prepare(module, optimiser)
+
+        def step(index: int) -> dict[str, Tensor]:
+            if index == dies_at:
+                raise tiny.KilledError
+            loss = 10 * (prepared(torch.ones(1, 4)).float() - index).square().sum()
+            stepping.zero_grad()
+            runtime.backward(loss)
+            stepping.step()
+            return {"loss": loss.detach()}
+
+        train(
+            TrainState({"module": module}, {"sgd": optimiser}),
+            step,
+            lambda start: iter(range(start, 12)),
+            steps=12,
+            seed=0,
+            name="test",
+            runtime=runtime,
+            checkpoint=Checkpoint(folder, 0),
+        )
+        return module.weight.detach()
+
+    whole, first = half_precision(), half_precision()
+    expected = weights_after(tmp_path / "whole", whole)
+    assert whole.state()["scale"] < first.state()["scale"], "no step overflowed"
+    with pytest.raises(tiny.KilledError):
+        weights_after(tmp_path / "killed", first, dies_at=9)
+    assert torch.equal(weights_after(tmp_path / "killed", half_precision()), expected)
+
+
+def test_a_run_goes_on_in_another_precision(tmp_path: Path) -> None:
+    full, half = SingleProcess(), half_precision()
+    scale = half.state()["scale"]
+    half.restore(full.state())
+    full.restore(half.state())
+    assert half.state()["scale"] == scale
+
+
+def test_training_that_scales_no_gradient_refuses_fp16() -> None:
+    with pytest.raises(InputError, match=r"compute\.precision: 'fp16'.*use 'bf16' or '32'"):
+        ComputeParams(precision="fp16").without_scaling()
+    assert ComputeParams(precision="bf16").without_scaling().precision == "bf16"
 
 
 # --- curves --------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ Logits are kept rather than their sigmoid, which must follow the upsampling (sim
 """
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,16 +20,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from zslib.artifacts.publish import explained_if_full, move_into_place, publish
+from zslib.artifacts.resumable import ResumableFile
 from zslib.artifacts.schemas import Schema
-from zslib.artifacts.store import allocate, finish, is_unfinished, map_array, open_arrays
+from zslib.artifacts.store import Room, open_arrays
 from zslib.benchmark import Split
 
 PROPOSALS = Schema("proposals/1", "proposals (simbaseline)")
 STRIDE = 4
 """Image pixels per cell of the mask logits."""
-
-SECONDS_BETWEEN_FLUSHES = 5.0
 
 
 @dataclass(frozen=True)
@@ -115,67 +112,31 @@ class ProposalWriter:
         no_object: Float[Tensor, " d"],
         scratch: Path,
     ) -> None:
-        self._path, self._queries = path, queries
-        self._work, self._note = scratch / "proposals.h5", scratch / "written.txt"
+        self._out, self._queries = path, queries
         self._starts = _starts(np.array(padded, np.int64).reshape(-1, 2))
-        if not is_unfinished(self._work):
-            scratch.mkdir(parents=True, exist_ok=True)
-            self._note.unlink(missing_ok=True)
-            with explained_if_full(path):
-                self._allocate(views, padded, no_object.cpu().numpy())
-        self._arrays = {n: map_array(self._work, n, mode="r+") for n in ("logits", "vectors")}
-        self.written = int(self._note.read_text()) if self._note.exists() else 0
+        half = np.dtype(np.float16)
+        arrays: dict[str, np.ndarray | Room] = {
+            "logits": ((int(self._starts[-1]) * queries,), half),
+            "vectors": ((len(views), queries, len(no_object)), half),
+            "no_object": no_object.cpu().numpy().astype(np.float32),
+            "views": np.array(views, np.int32),
+            "padded": np.array(padded, np.int32),
+        }
+        self._file = ResumableFile.begin(scratch / "proposals.h5", arrays, items=len(views))
+        self.written = len(views) - len(self._file.to_do)
         """So many images are in the file."""
-        self._flushed_at = time.monotonic()
 
     def add(self, logits: Float[Tensor, "q h w"], vectors: Float[Tensor, "q d"]) -> None:
         """Write the proposals of the next image."""
         start, stop = self._starts[self.written : self.written + 2] * self._queries
-        self._arrays["logits"][start:stop] = logits.half().cpu().numpy().reshape(-1)
-        self._arrays["vectors"][self.written] = vectors.half().cpu().numpy()
+        self._file["logits"][start:stop] = logits.half().cpu().numpy().reshape(-1)
+        self._file["vectors"][self.written] = vectors.half().cpu().numpy()
+        self._file.note_done(self.written)
         self.written += 1
-        if time.monotonic() - self._flushed_at > SECONDS_BETWEEN_FLUSHES:
-            self._flush()
 
     def publish(self, ids: Sequence[str], *, meta: Mapping[str, Any]) -> None:
         """Put the finished file in its place."""
-        assert self.written == len(ids)
-        self._flush()
-        self._arrays.clear()
-        finish(self._work, schema=PROPOSALS, meta={**meta, "ids": list(ids)})
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        move_into_place(self._work, self._path)
-
-    def _allocate(
-        self,
-        views: Sequence[tuple[int, int]],
-        padded: Sequence[tuple[int, int]],
-        no_object: np.ndarray,
-    ) -> None:
-        known = {
-            "no_object": no_object.astype(np.float32),
-            "views": np.array(views, np.int32),
-            "padded": np.array(padded, np.int32),
-        }
-        half = np.dtype(np.float16)
-        shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {
-            "logits": ((int(self._starts[-1]) * self._queries,), half),
-            "vectors": ((len(views), self._queries, len(no_object)), half),
-            **{name: (array.shape, array.dtype) for name, array in known.items()},
-        }
-        with publish(self._work) as temporary:
-            allocate(temporary, shapes)
-            for name, array in known.items():
-                map_array(temporary, name, mode="r+")[...] = array
-
-    def _flush(self) -> None:
-        """Rows reach the disk before the note that counts them."""
-        for array in self._arrays.values():
-            if isinstance(array, np.memmap):
-                array.flush()
-        with publish(self._note) as temporary:
-            temporary.write_text(str(self.written))
-        self._flushed_at = time.monotonic()
+        self._file.publish(self._out, schema=PROPOSALS, meta={**meta, "ids": list(ids)})
 
 
 def _starts(padded: np.ndarray) -> np.ndarray:

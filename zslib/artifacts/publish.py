@@ -34,18 +34,18 @@ def publish(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    with explained_if_full(path), explained_if_unwritable(path):
+    with _explained_if_full(path), explained_if_unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
         try:
             yield temporary
-            move_into_place(temporary, path)
+            _move_into_place(temporary, path)
         finally:
             _remove(temporary)
 
 
 @contextmanager
-def explained_if_full(path: Path) -> Iterator[None]:
+def _explained_if_full(path: Path) -> Iterator[None]:
     """Turn a full disk into an InputError that says what `path` needs."""
     try:
         yield
@@ -88,7 +88,7 @@ def _existing(folder: Path) -> Path:
     return folder if folder.is_dir() else _existing(folder.parent)
 
 
-def move_into_place(source: Path, path: Path) -> None:
+def _move_into_place(source: Path, path: Path) -> None:
     """Flush `source` (a file or a folder) to disk and rename it to `path`, replacing what is there."""
     for file in [source] if source.is_file() else sorted(source.rglob("*")):
         if file.is_file():

@@ -15,15 +15,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from zslib.artifacts.publish import explained_if_full, move_into_place, publish
+from zslib.artifacts.resumable import ResumableFile
 from zslib.artifacts.schemas import Schema
-from zslib.artifacts.store import allocate, finish, is_unfinished, map_array, open_arrays
+from zslib.artifacts.store import Room, open_arrays
 from zslib.errors import ArtifactError
 
 REGIONS = Schema("regions/1", "regions (simbaseline)")
-
-_TO_DO = 255
-"""In `valid` while the file is written: this image is still to come."""
 
 
 @dataclass(frozen=True)
@@ -62,36 +59,27 @@ class RegionWriter:
     def __init__(
         self, path: Path, *, images: int, queries: int, dimension: int, scratch: Path
     ) -> None:
-        self._path, self._work = path, scratch / "regions.h5"
-        if not is_unfinished(self._work):
-            shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {
-                "embeddings": ((images, queries, dimension), np.dtype(np.float16)),
-                "valid": ((images, queries), np.dtype(np.uint8)),
-            }
-            scratch.mkdir(parents=True, exist_ok=True)
-            with explained_if_full(path), publish(self._work) as temporary:
-                allocate(temporary, shapes)
-                map_array(temporary, "valid", mode="r+")[...] = _TO_DO
-        self._embeddings = map_array(self._work, "embeddings", mode="r+")
-        self._valid = map_array(self._work, "valid", mode="r+")
+        self._out = path
+        arrays: dict[str, np.ndarray | Room] = {
+            "embeddings": ((images, queries, dimension), np.dtype(np.float16)),
+            "valid": ((images, queries), np.dtype(np.uint8)),
+        }
+        self._file = ResumableFile.begin(scratch / "regions.h5", arrays, items=images)
 
     def to_do(self) -> list[int]:
         """Return the positions of images that are not in the file yet."""
-        return np.flatnonzero((self._valid == _TO_DO).any(axis=1)).tolist()
+        return self._file.to_do
 
     def add(
         self, position: int, embeddings: Float[Tensor, "v d"], valid: Bool[Tensor, " q"]
     ) -> None:
         """Write an image's embeddings, of its valid queries alone."""
         rows = valid.cpu().numpy()
-        self._embeddings[position] = 0
-        self._embeddings[position, rows] = embeddings.half().cpu().numpy()
-        self._valid[position] = rows
+        self._file["embeddings"][position] = 0
+        self._file["embeddings"][position, rows] = embeddings.half().cpu().numpy()
+        self._file["valid"][position] = rows
+        self._file.note_done(position)
 
     def publish(self, ids: Sequence[str], *, meta: Mapping[str, Any]) -> None:
         """Put the finished file in its place."""
-        assert not self.to_do()
-        del self._embeddings, self._valid
-        finish(self._work, schema=REGIONS, meta={**meta, "ids": list(ids)})
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        move_into_place(self._work, self._path)
+        self._file.publish(self._out, schema=REGIONS, meta={**meta, "ids": list(ids)})

@@ -23,6 +23,10 @@ from zslib.artifacts.weights import check_schema
 from zslib.errors import ArtifactError
 
 Mode = Literal["r", "r+"]
+State = Literal["lost", "unfinished", "finished"]
+
+Room = tuple[tuple[int, ...], np.dtype]
+"""Shape and type of an array that is filled later."""
 
 _META = "meta"
 
@@ -32,19 +36,17 @@ def write_arrays(
 ) -> None:
     """Publish small arrays (everything at hand) as one verified HDF5 file."""
     with publish(path) as temporary:
-        allocate(temporary, {name: (a.shape, a.dtype) for name, a in arrays.items()})
-        for name, array in arrays.items():
-            if array.size:
-                map_array(temporary, name, mode="r+")[...] = array
+        allocate(temporary, arrays)
         finish(temporary, schema=schema, meta=meta)
 
 
-def allocate(path: Path, shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> None:
-    """Create `path` with room for every array on disk; a full disk is noticed here, not later.
+def allocate(path: Path, arrays: Mapping[str, np.ndarray | Room]) -> None:
+    """Create `path` with the arrays that are at hand, and room on disk for the others.
 
     Raises:
-        OSError: ENOSPC, with the number of bytes needed.
+        OSError: ENOSPC, with the number of bytes needed: a full disk is noticed here, not later.
     """
+    shapes = {n: (a.shape, a.dtype) if isinstance(a, np.ndarray) else a for n, a in arrays.items()}
     _reserve(path, sum(math.prod(shape) * dtype.itemsize for shape, dtype in shapes.values()))
     with h5py.File(path, "w", libver=("v110", "v110")) as file:
         for name, (shape, dtype) in shapes.items():
@@ -56,6 +58,9 @@ def allocate(path: Path, shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]])
             space = h5py.h5s.create_simple(shape)
             h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype), space, layout)
     _reserve(path, path.stat().st_size)
+    for name, array in arrays.items():
+        if isinstance(array, np.ndarray):
+            map_array(path, name, mode="r+")[...] = array
 
 
 def _reserve(path: Path, size: int) -> None:
@@ -83,13 +88,15 @@ def finish(path: Path, *, schema: Schema, meta: Mapping[str, Any]) -> None:
         file.attrs["complete"] = True
 
 
-def is_unfinished(path: Path) -> bool:
-    """Whether `allocate` made this file and `finish` has not begun; one killed in it is lost."""
+def state(path: Path) -> State:
+    """Tell how far a file of `allocate` is; lost is one that is not there, or was killed in `finish`."""
     try:
         with h5py.File(path, "r") as file:
-            return _META not in file
+            if file.attrs.get("complete", False):
+                return "finished"
+            return "lost" if _META in file else "unfinished"
     except (OSError, RuntimeError):
-        return False
+        return "lost"
 
 
 def map_array(path: Path, name: str, *, mode: Mode = "r") -> np.ndarray:

@@ -18,13 +18,13 @@ from zslib.errors import InputError
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class ReleasedFile:
     """Named tensors of one file, in the order in which the network's layers were defined."""
 
     path: Path
     tensors: Mapping[str, Tensor]
 
-    def below(self, prefix: str) -> "Checkpoint":
+    def below(self, prefix: str) -> "ReleasedFile":
         """Return the tensors whose names begin with `prefix`, without it.
 
         Raises:
@@ -41,7 +41,7 @@ class Checkpoint:
         return replace(self, tensors=inside)
 
 
-def read_checkpoint(path: Path, *, entry: str | None = None) -> Checkpoint:
+def read_checkpoint(path: Path, *, entry: str | None = None) -> ReleasedFile:
     """Read a file of torch.save; no other code than torch's own runs.
 
     A file may hold the tensors themselves, or several entries (an epoch, an optimiser) of which one
@@ -68,7 +68,7 @@ def read_checkpoint(path: Path, *, entry: str | None = None) -> Checkpoint:
         )
     (tensors,) = tables.values()
     prefix = _shared_prefix(list(tensors))
-    return Checkpoint(path, {name.removeprefix(prefix): t for name, t in tensors.items()})
+    return ReleasedFile(path, {name.removeprefix(prefix): t for name, t in tensors.items()})
 
 
 def read_table(path: Path) -> Float[np.ndarray, "c d"]:

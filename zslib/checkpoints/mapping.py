@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from zslib.checkpoints.files import Checkpoint
+from zslib.checkpoints.files import ReleasedFile
 from zslib.errors import InputError
 
 _LISTED = 4
@@ -33,7 +33,7 @@ def is_counter(name: str) -> bool:
 
 
 def by_name(
-    found: Checkpoint,
+    found: ReleasedFile,
     wanted: Mapping[str, Tensor],
     *,
     left_out: Sequence[str] = (),
@@ -62,7 +62,7 @@ def by_name(
     return _checked(found, {name: given[name] for name in needed})
 
 
-def in_order(found: Checkpoint, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def in_order(found: ReleasedFile, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the wanted tensors by their place: the first of the file is the first wanted, and so on.
 
     Raises:
@@ -83,7 +83,7 @@ def in_order(found: Checkpoint, wanted: Mapping[str, Tensor]) -> dict[str, Tenso
     return _checked(found, {ours: tensor for (ours, _), (_, tensor) in pairs})
 
 
-def apart(found: Checkpoint, names: Sequence[str]) -> tuple[Checkpoint, Checkpoint]:
+def apart(found: ReleasedFile, names: Sequence[str]) -> tuple[ReleasedFile, ReleasedFile]:
     """Return the tensors of a part with known names, below whatever prefix it has, and the others.
 
     Raises:
@@ -96,7 +96,7 @@ def apart(found: Checkpoint, names: Sequence[str]) -> tuple[Checkpoint, Checkpoi
     inside = {best + name for name in names}
     part = {n.removeprefix(best): t for n, t in found.tensors.items() if n in inside}
     rest = {n: t for n, t in found.tensors.items() if n not in inside}
-    return Checkpoint(found.path, part), Checkpoint(found.path, rest)
+    return ReleasedFile(found.path, part), ReleasedFile(found.path, rest)
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -159,7 +159,7 @@ def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a number"
 
 
-def _checked(found: Checkpoint, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _checked(found: ReleasedFile, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Refuse numbers that no training leaves behind: order and shapes may agree by chance."""
     faults = [f"{n} is not finite" for n, t in tensors.items() if not torch.isfinite(t).all()]
     faults += [
@@ -171,7 +171,7 @@ def _checked(found: Checkpoint, tensors: dict[str, Tensor]) -> dict[str, Tensor]
     return tensors
 
 
-def _refuse(found: Checkpoint, faults: Sequence[str], network: str = "") -> None:
+def _refuse(found: ReleasedFile, faults: Sequence[str], network: str = "") -> None:
     if faults:
         listed = "; ".join(faults[:_LISTED])
         more = f"; and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""

@@ -28,7 +28,7 @@ from zslib.artifacts.weights import save_tensors
 from zslib.backbones.encoder import build_encoder
 from zslib.backbones.network import SegmentationNetwork
 from zslib.backbones.trained import Backbone, build_network
-from zslib.checkpoints.files import Checkpoint, read_checkpoint, read_table
+from zslib.checkpoints.files import ReleasedFile, read_checkpoint, read_table
 from zslib.checkpoints.mapping import apart, by_name, fill, in_order, without_counters
 from zslib.checkpoints.request import Request
 from zslib.classifier import PixelClassifier
@@ -45,6 +45,11 @@ CAFFE_MEAN = (122.675, 116.669, 104.008)
 """Red, green, blue (spnet §5); there is no deviation to divide by."""
 
 _CLASSIFIER_LAYER = ("fc.weight", "fc.bias")
+_NO_DRAWS = (
+    "comes without held-out draws: the classifier gives unseen classes the released weight, and "
+    "self_training.zs3net.labels.candidates must have one value"
+)
+
 _CAFFE_STRIDE = (
     "these weights stride in the first 1x1 convolution of a stage, our ResNet in its 3x3 "
     "(joem O19): features of the stage of stride 2 differ from the published ones"
@@ -131,7 +136,7 @@ def import_cagnet_backbone(request: Request) -> Sequence[str]:
 
 
 def import_generator(request: Request) -> Sequence[str]:
-    """Publish a generator by itself: no seen classes were held out, so none can be chosen with."""
+    """Publish a generator by itself: no seen classes were held out from it, to choose anything with."""
     params, found = request.params.zs3net.generator, request.checkpoint
     first, *_, last = found.tensors.values()
     inputs, outputs = first.shape[-1] if first.dim() else 0, len(last) if last.dim() else 0
@@ -143,7 +148,7 @@ def import_generator(request: Request) -> Sequence[str]:
     generator = Generator(inputs - params.noise_dimension, outputs, params)
     fill(generator, in_order(found, generator.state_dict()))
     save_generators(request.out, Generators(generator, (), ()))
-    return []
+    return [_NO_DRAWS]
 
 
 def import_vectors(request: Request) -> Sequence[str]:
@@ -176,7 +181,7 @@ FOLDERS = dict.fromkeys(("zs3net-backbone", "joem", "spnet"), _FILES)
 
 
 def _deeplab(
-    found: Checkpoint, network: SegmentationNetwork, *, may_lack_classifier: bool = False
+    found: ReleasedFile, network: SegmentationNetwork, *, may_lack_classifier: bool = False
 ) -> dict[str, Tensor]:
     """Return DeepLabV3+: the encoder by torchvision's names, the rest in the order of its layers."""
     encoder = network.encoder.state_dict()
@@ -189,7 +194,7 @@ def _deeplab(
     return {f"encoder.{name}": t for name, t in by_name(part, encoder).items()} | others
 
 
-def _caffe_backbone(found: Checkpoint, request: Request) -> Backbone:
+def _caffe_backbone(found: ReleasedFile, request: Request) -> Backbone:
     """Return DeepLabV2 with Caffe's weights: they take BGR in 0..255, without a deviation (spnet §5)."""
     model, split = request.model_of("deeplab_v2"), request.division
     network = build_network(model, len(split.classes), pretrained=False)

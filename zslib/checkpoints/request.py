@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zslib.benchmark import Split
-from zslib.checkpoints.files import Checkpoint, read_checkpoint
+from zslib.checkpoints.files import ReleasedFile, read_checkpoint
 from zslib.embeddings.table import load_class_vectors
 from zslib.errors import InputError
 from zslib.params import ModelParams, Params
@@ -32,7 +32,7 @@ class Request:
     """Name of a source of class vectors."""
 
     @property
-    def checkpoint(self) -> Checkpoint:
+    def checkpoint(self) -> ReleasedFile:
         return read_checkpoint(self.file, entry=self.entry)
 
     @property

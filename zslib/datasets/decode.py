@@ -18,6 +18,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -39,43 +40,60 @@ _COPY_AGAIN = "get an intact copy of the file"
 _WARNINGS = threading.Lock()
 
 
-def read_image(path: Path, *, xxh3: str | None = None) -> Image.Image:
-    """Return the photograph at `path` as a loaded PIL image of mode RGB.
+@dataclass(frozen=True)
+class IndexedFile:
+    """A file of which only the content that was indexed will do."""
+
+    path: Path
+    xxh3: str
+
+
+ImageFile = Path | IndexedFile
+"""A photograph or a label map, whatever it holds or as it was indexed."""
+
+
+def read_image(file: ImageFile) -> Image.Image:
+    """Return a photograph as a loaded PIL image of mode RGB.
 
     Raises:
         ImageError: it is missing, damaged, or of a kind refused above.
-        ArtifactError: `xxh3` is given and the file is no longer the one that was indexed.
+        ArtifactError: it is no longer the one that was indexed.
     """
-    return decode_image(read_bytes(path, xxh3=xxh3), path)
+    return decode_image(read_bytes(file), _path(file))
 
 
 def read_label_map(
-    path: Path, num_classes: int, *, lookup: Sequence[int] | None = None, xxh3: str | None = None
+    file: ImageFile, num_classes: int, *, lookup: Sequence[int] | None = None
 ) -> UInt8[np.ndarray, "h w"]:
-    """Return the class ids at `path`: values 0..num_classes-1, or 255 for void.
+    """Return the class ids of a label map: values 0..num_classes-1, or 255 for void.
 
     `lookup` maps the values of a Pascal-Context MAT file to class ids (zs3net §1.2).
 
     Raises:
         ImageError: it is missing, damaged, not 8-bit class ids, or has an id out of range.
-        ArtifactError: `xxh3` is given and the file is no longer the one that was indexed.
+        ArtifactError: it is no longer the one that was indexed.
     """
-    return decode_label_map(read_bytes(path, xxh3=xxh3), path, num_classes, lookup=lookup)
+    return decode_label_map(read_bytes(file), _path(file), num_classes, lookup=lookup)
 
 
-def read_bytes(path: Path, *, xxh3: str | None = None) -> bytes:
-    """Return the content of a file, after comparing it with its indexed checksum if given."""
+def read_bytes(file: ImageFile) -> bytes:
+    """Return the content of a file, after comparing it with what was indexed."""
+    path = _path(file)
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError as error:
         raise _refusal(path, "is missing", "get it again, or take its id off the list") from error
     except OSError as error:
         raise _refusal(path, f"cannot be read ({error.strerror})", _COPY_AGAIN) from error
-    if xxh3 is not None and checksum(data) != xxh3:
+    if isinstance(file, IndexedFile) and checksum(data) != file.xxh3:
         raise ArtifactError(
             f"{path}: changed since it was indexed; restore it or rerun the stage 'index'"
         )
     return data
+
+
+def _path(file: ImageFile) -> Path:
+    return file.path if isinstance(file, IndexedFile) else file
 
 
 def checksum(data: bytes) -> str:

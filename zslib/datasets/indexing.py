@@ -19,7 +19,7 @@ class DatasetIndex:
     val_masks: MaskIndex
 
     def save(self, folder: Path) -> None:
-        """Publish images.json, train_masks.json and val_masks.json in `folder`."""
+        """Publish images.json, train_masks.json, val_masks.json and root.json in `folder`."""
         self.images.save(folder / "images.json")
         self.train_masks.save(folder / "train_masks.json")
         self.val_masks.save(folder / "val_masks.json")

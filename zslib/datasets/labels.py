@@ -4,23 +4,23 @@ Training stages depend on this artifact and never on the masks themselves, so wh
 pixel was labelled cannot reach them: it is void here, or its image is not here at all.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
-from zslib.artifacts.maps import LABELS
-from zslib.artifacts.publish import publish
-from zslib.artifacts.store import allocate, finish, map_array
+from zslib.artifacts.maps import LABELS, LabelMaps, write_label_maps
 from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.datasets.index import MaskIndex
 from zslib.errors import InputError
 from zslib.params.benchmark import UnseenImages
 
 
-def write_seen_labels(masks: Path, split: Split, out: Path, *, unseen_images: UnseenImages) -> None:
-    """Publish the seen labels of every image of a masks file.
+def write_labels(masks: Path, split: Split, out: Path, *, unseen_images: UnseenImages) -> None:
+    """Publish the label maps of a masks file in which a split's seen classes show, and nothing else.
+
+    Void classes are void in all of them, also where the split has no unseen class. Where it has:
 
     - `drop`: an image that shows an unseen class anywhere in its full-resolution label map is left
       out (zs3net §1.5).
@@ -41,21 +41,24 @@ def write_seen_labels(masks: Path, split: Split, out: Path, *, unseen_images: Un
         )
     meta = {
         **split.describe(),
+        "unseen_images": unseen_images,
         "dropped_images": len(index.ids()) - len(sizes),
-        "ids": list(sizes),
     }
-    shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {
-        "sizes": ((len(sizes), 2), np.dtype(np.int32)),
-        "pixels": ((sum(height * width for height, width in sizes.values()),), np.dtype(np.uint8)),
-    }
-    with publish(out) as temporary:
-        allocate(temporary, shapes)
-        map_array(temporary, "sizes", mode="r+")[...] = list(sizes.values())
-        pixels, start = map_array(temporary, "pixels", mode="r+"), 0
-        for _, labels in _kept(index, tuple(sizes), split, "ignore"):
-            pixels[start : start + labels.size] = labels.reshape(-1)
-            start += labels.size
-        finish(temporary, schema=LABELS, meta=meta)
+    ids = tuple(sizes)
+    kept = (labels for _, labels in _kept(index, ids, split, "ignore"))
+    write_label_maps(out, ids, list(sizes.values()), kept, schema=LABELS, meta=meta)
+
+
+def unlabelled_ids(labels: LabelMaps, train: Sequence[str]) -> tuple[str, ...]:
+    """Return which of all training images self-training labels, by the rule that wrote their labels.
+
+    - `drop`: those that were left out (zs3net §6); all, where no image shows an unseen class.
+    - `ignore`, `drop_void`: all, since unseen pixels of any may be void (cagnet §6, simbaseline §7).
+    """
+    if labels.meta["unseen_images"] != "drop":
+        return tuple(train)
+    labelled = set(labels.ids)
+    return tuple(image_id for image_id in train if image_id not in labelled) or tuple(train)
 
 
 def _kept(

@@ -4,7 +4,6 @@ Every view is a function of (seed, epoch, image), whichever process or worker ma
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,8 +13,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from zslib.benchmark import IGNORE_INDEX
-from zslib.datasets.decode import read_image
+from zslib.datasets.decode import ImageFile, read_image
+from zslib.datasets.memory import free_memory
 from zslib.params import AugmentationParams
+
+_IMAGES_PER_LOOK = 32
+"""Looking how much memory is left takes some 0.2 ms, a part of what decoding a small image takes."""
 
 
 def training_view(
@@ -58,11 +61,14 @@ def _crop_void(labels: Image.Image, box: tuple[int, int, int, int]) -> Image.Ima
 
 
 class TrainingViews(Dataset):
-    """Views by (epoch, position); each item is (image (3, s, s) uint8, labels (s, s) uint8)."""
+    """Views by (epoch, position); each item is (image (3, s, s) uint8, labels (s, s) uint8).
+
+    With `cache_images` decoded images are kept as long as half of the memory that was free stays so.
+    """
 
     def __init__(
         self,
-        images: Sequence[Path],
+        images: Sequence[ImageFile],
         label_maps: Sequence[np.ndarray],
         params: AugmentationParams,
         *,
@@ -71,7 +77,10 @@ class TrainingViews(Dataset):
     ) -> None:
         self._images, self._label_maps, self._params = images, label_maps, params
         self._seed = seed
-        self._cache: dict[int, np.ndarray] | None = {} if cache_images else None
+        self._cache: dict[int, np.ndarray] = {}
+        self._caching = cache_images
+        # Each process has a cache of its own: what all of them watch is what they leave together.
+        self._memory_to_leave = free_memory() // 2
 
     def __len__(self) -> int:
         return len(self._images)
@@ -85,11 +94,14 @@ class TrainingViews(Dataset):
         return torch.from_numpy(image.copy()).permute(2, 0, 1), torch.from_numpy(labels.copy())
 
     def _decoded(self, position: int) -> np.ndarray:
-        if self._cache is None:
-            return np.asarray(read_image(self._images[position]))
-        if position not in self._cache:
-            self._cache[position] = np.asarray(read_image(self._images[position]))
-        return self._cache[position]
+        if position in self._cache:
+            return self._cache[position]
+        image = np.asarray(read_image(self._images[position]))
+        if self._caching and len(self._cache) % _IMAGES_PER_LOOK == 0:
+            self._caching = free_memory() > self._memory_to_leave
+        if self._caching:
+            self._cache[position] = image
+        return image
 
 
 class BatchOrder:
@@ -115,9 +127,7 @@ class BatchOrder:
             yield [(epoch, int(position)) for position in chosen[self._share]]
 
 
-def loader(
-    views: TrainingViews, order: BatchOrder, start: int, stop: int, *, workers: int
-) -> DataLoader:
+def loader(views: Dataset, order: BatchOrder, start: int, stop: int, *, workers: int) -> DataLoader:
     """Return a loader over the batches of steps start..stop-1; a dead worker is an error, not a hang."""
     return DataLoader(
         views,

@@ -5,7 +5,6 @@ nothing unseen, it is the row `supervised` that no zero-shot method is expected 
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,14 @@ from zslib.backbones.network import Normalise, SegmentationNetwork, resize
 from zslib.backbones.trained import Backbone, build_network
 from zslib.benchmark import Split
 from zslib.classifier import PixelClassifier
+from zslib.datasets.decode import ImageFile
 from zslib.datasets.views import BatchOrder, TrainingViews, loader
 from zslib.errors import InputError
 from zslib.grids import corner_indices
 from zslib.losses import weighted_cross_entropy
 from zslib.params import BackboneParams, ComputeParams
 from zslib.training import (
+    BatchNorm,
     Checkpoint,
     Curves,
     Losses,
@@ -34,7 +35,7 @@ from zslib.training import (
 
 
 def fit(
-    images: Sequence[Path],
+    images: Sequence[ImageFile],
     label_maps: Sequence[np.ndarray],
     split: Split,
     params: BackboneParams,
@@ -148,8 +149,8 @@ def _set_mode(network: nn.Module, *, frozen_batch_norm: bool) -> None:
             module.eval()
 
 
-def _batch_norms(network: nn.Module) -> list[nn.BatchNorm2d]:
-    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+def _batch_norms(network: nn.Module) -> list[BatchNorm]:
+    return [module for module in network.modules() if isinstance(module, BatchNorm)]
 
 
 def _on_grid(labels: Tensor, grid: Sequence[int]) -> Tensor:

@@ -4,7 +4,7 @@ From the artifacts `index` and `seen_labels` where they are there, else from the
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,14 +44,17 @@ class Survey:
     there are no label maps yet."""
     is_counted: bool = True
     """Whether this is of the dataset at hand, not of published counts."""
+    leaves_images_out: bool = True
+    """Whether self-training labels what a split leaves out, as by `drop`, and not every image."""
 
     def kept(self, split: str) -> Sequence[tuple[int, int]]:
         """Return the sizes of a split's labelled images (of so many of all, as they come)."""
         return self.train[: self.labelled.get(split, len(self.train))]
 
     def unlabelled(self, split: str) -> Sequence[tuple[int, int]]:
-        """Return the sizes of those that a split leaves out; all where it leaves out none."""
-        return self.train[len(self.kept(split)) :] or self.train
+        """Return the sizes of those that self-training labels (`datasets.labels.unlabelled_ids`)."""
+        left_out = self.train[len(self.kept(split)) :] if self.leaves_images_out else ()
+        return left_out or self.train
 
     @classmethod
     def of(cls, params: Params, artifacts: Path) -> "Survey":
@@ -61,7 +64,8 @@ class Survey:
             InputError: there is no index, and no published count either.
         """
         index = artifacts / "index" / "images.json"
-        return cls._counted(params, artifacts, index) if index.exists() else cls._published(params)
+        found = cls._counted(params, artifacts, index) if index.exists() else cls._published(params)
+        return replace(found, leaves_images_out=params.benchmark.unseen_images == "drop")
 
     @classmethod
     def _counted(cls, params: Params, artifacts: Path, index: Path) -> "Survey":

@@ -1,6 +1,7 @@
 """From a benchmark's folders to the two files of the report."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from zslib.report.pretraining import Beginnings
 from zslib.report.pseudo import load_pseudo_labels
 from zslib.report.results import choices_of, load_results
 from zslib.report.tables import read_costs
+
+_log = logging.getLogger(__name__)
 
 _WORLD = "world"
 _SHEET = {"columns": 3, "rows": 4}
@@ -42,17 +45,22 @@ def build(
     benchmark: BenchmarkParams,
     splits: Sequence[str],
     beginnings: Beginnings,
+    declared: Mapping[str, str],
     *,
     seed: int,
     pictures: int,
 ) -> tuple[str, str]:
     """Return leaderboard.csv and index.html as text.
 
+    `declared` is of `zslib.report.declared`. Score files that it lacks are in no table: the page lists
+    their names. To refuse them would be to refuse whoever has switched a variant off.
+
     Raises:
         InputError: results are missing, malformed, or do not belong together.
         ArtifactError: an artifact is damaged.
     """
-    scores = read_scores(inputs.scores, splits=splits)
+    others = _others(inputs.scores, declared)
+    scores = read_scores(inputs.scores, splits=splits, others=others)
     images = ImageIndex.load(inputs.artifacts / "index/images.json")
     truth = open_labels(inputs.artifacts / "val_labels.h5")
     curves = read_curves(inputs.calibration) if inputs.calibration else []
@@ -65,7 +73,7 @@ def build(
         split = Split.named(
             name, benchmark.classes, unseen=benchmark.unseen_in(name), void=benchmark.void
         )
-        results = load_results(scores, inputs.evaluations, split, seed=seed)
+        results = load_results(scores, inputs.evaluations, split, declared, seed=seed)
         _check_images(truth, [result.predictions for result in results], inputs.evaluations)
         section = split_section(
             results,
@@ -87,11 +95,24 @@ def build(
         pretrained=sorted({beginnings.of(one.method) for one in scores}),
         contact_sheet=_contact_sheet(images) if benchmark.name == _WORLD else None,
         costs=read_costs(inputs.timings, _outputs_of(benchmark.name)),
+        scores_of_others=others,
     )
     rows = [
         row_of(benchmark.name, one) | {"pretrained": beginnings.of(one.method)} for one in scores
     ]
     return to_csv(rows), render(content)
+
+
+def _others(scores: Path, declared: Mapping[str, str]) -> list[str]:
+    """Return the names of the score files that no stage in force writes, and warn of them."""
+    names = sorted(path.name for path in scores.glob("*.json") if path.name not in declared)
+    if names:
+        _log.warning(
+            "%s: left out, since no stage in force writes it: %s; delete what is no longer wanted",
+            scores,
+            ", ".join(names),
+        )
+    return names
 
 
 def _check_images(truth: LabelMaps, predictions: Sequence[LabelMaps], folder: Path) -> None:

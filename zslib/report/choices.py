@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from zslib.report.charts import curve_chart
 from zslib.report.leaderboard import METHODS
-from zslib.report.results import Choice
+from zslib.report.results import ShownChoice
 
 _CHOICES = {
     "gamma": ("calibration gamma", "taken from the probability of every seen class"),
@@ -33,12 +33,14 @@ class ChoiceChart:
     explanation: str
     chart: Markup
     held_out: tuple[tuple[str, ...], ...]
+    note: str
+    """Empty, or what was wrong with it."""
 
 
-def choice_chart(choice: Choice) -> ChoiceChart:
+def choice_chart(choice: ShownChoice) -> ChoiceChart:
     """Return the chart of one free choice; a parameter without a title of its own keeps its name."""
     plain = choice.parameter.replace("_", " ")
     what, explanation = _CHOICES.get(choice.parameter, (plain, ""))
     title = f"{METHODS[choice.method]}: {what}"
     chart = curve_chart(title, choice.candidates, choice.hiou, chosen=choice.chosen)
-    return ChoiceChart(title, explanation, chart, choice.held_out)
+    return ChoiceChart(title, explanation, chart, choice.held_out, choice.note)

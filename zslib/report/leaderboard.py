@@ -10,7 +10,7 @@ import json
 import logging
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,8 +129,10 @@ def leaderboard_rows(scores_folder: Path, *, splits: Sequence[str] | None = None
     return [row_of(benchmark, scores) for scores in read_scores(scores_folder, splits=splits)]
 
 
-def read_scores(folder: Path, *, splits: Sequence[str] | None = None) -> list[Scores]:
-    """Read every score file of a folder, in leaderboard order.
+def read_scores(
+    folder: Path, *, splits: Sequence[str] | None = None, others: Collection[str] = ()
+) -> list[Scores]:
+    """Read every score file of a folder but the `others`, by name, in leaderboard order.
 
     Raises:
         InputError: there is none; a file is not a score file, names an unknown method, or describes
@@ -139,6 +141,8 @@ def read_scores(folder: Path, *, splits: Sequence[str] | None = None) -> list[Sc
     found: dict[tuple[Any, ...], Path] = {}
     kept = []
     for path in sorted(Path(folder).glob("*.json")):
+        if path.name in others:
+            continue
         scores = parse_scores(str(path), _text(path))
         if splits is not None and scores.split not in splits:
             _log.info("%s: left out, split '%s' is not among `splits`", path, scores.split)

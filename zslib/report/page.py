@@ -23,7 +23,7 @@ from zslib.report.leaderboard import is_fused, row_of
 from zslib.report.matrices import Destination, destinations, heat_map
 from zslib.report.pictures import Row, choose_pictures, class_areas, picture_row
 from zslib.report.pseudo import PseudoLabels, PseudoSection, pseudo_section
-from zslib.report.results import Choice, Result
+from zslib.report.results import Result, ShownChoice
 from zslib.report.svg import shared_top
 from zslib.report.tables import (
     HEADINGS,
@@ -114,6 +114,8 @@ class Page:
     contact_sheet: str | None
     """Data URI of the built-in world's contact sheet."""
     costs: list[Cost]
+    scores_of_others: Sequence[str]
+    """Score files that no stage in force writes."""
 
     @property
     def methods(self) -> int:
@@ -159,7 +161,7 @@ class Page:
 
 def split_section(
     results: list[Result],
-    choices: Sequence[Choice],
+    choices: Sequence[ShownChoice],
     calibration: Calibration | None,
     vectors: Sequence[ClassVectors],
     *,
@@ -170,7 +172,7 @@ def split_section(
     eigenvectors: Eigenvectors | None,
     pictures: int,
 ) -> SplitSection:
-    """Gather one split; `truth` holds the raw label maps of the validation images."""
+    """Gather one split; `truth` holds the validation labels: every scored class, void ones erased."""
     split = results[0].split
     kinds = {kind: [r for r in results if r.kind == kind] for kind in _KINDS}
     comparable = [r for r in results if r.kind != "official"]
@@ -219,6 +221,7 @@ def page(
     pretrained: Sequence[str],
     contact_sheet: str | None,
     costs: list[Cost],
+    scores_of_others: Sequence[str],
 ) -> Page:
     """Return the page of one benchmark."""
     first = sections[0].results[0]
@@ -231,6 +234,7 @@ def page(
         sections=sections,
         contact_sheet=contact_sheet,
         costs=costs,
+        scores_of_others=scores_of_others,
     )
 
 

@@ -62,7 +62,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ShownChoice:
     """One free choice of a clean run, and the curve it was made from (DESIGN §10)."""
 
     method: str
@@ -72,56 +72,71 @@ class Choice:
     """One curve per draw of held-out classes."""
     held_out: tuple[tuple[str, ...], ...]
     chosen: float
+    note: str
+    """Empty, or what was wrong with it."""
 
 
 def load_results(
-    scores: Sequence[Scores], evaluations: Path, split: Split, *, seed: int
+    scores: Sequence[Scores],
+    evaluations: Path,
+    split: Split,
+    declared: Mapping[str, str],
+    *,
+    seed: int,
 ) -> list[Result]:
-    """Open the evaluation behind every score of one split.
+    """Open the evaluation behind every score of one split; `declared` says in which folder it is.
 
     Raises:
         InputError: a score has another seed, no evaluation, or an evaluation of another class list.
         ArtifactError: an evaluation is damaged.
     """
-    results = [_load(one, evaluations, split, seed) for one in scores if one.split == split.name]
+    folder = evaluations / split.name
+    results = [_load(s, folder, split, declared, seed) for s in scores if s.split == split.name]
     if not results:
         raise InputError(f"splits: no result for split '{split.name}'; run its evaluate stages")
     return results
 
 
-def choices_of(results: Sequence[Result]) -> list[Choice]:
+def choices_of(results: Sequence[Result]) -> list[ShownChoice]:
     """Return the free choices behind the results, in their order."""
     return [
         _choice(result.scores.method, parameter, details)
         for result in results
         for parameter, details in result.details.items()
-        if "hiou" in details  # tau is chosen by the seen mIoU: zslib.report.eigenvectors
+        if details.get("hiou")  # tau is chosen by the seen mIoU: zslib.report.eigenvectors
     ]
 
 
-def _choice(method: str, parameter: str, details: dict) -> Choice:
-    return Choice(
+def _choice(method: str, parameter: str, details: dict) -> ShownChoice:
+    return ShownChoice(
         method,
         parameter,
         tuple(details["candidates"]),
         tuple(tuple(row) for row in details["hiou"]),
         tuple(tuple(draw) for draw in details["held_out"]),
         details["chosen"],
+        details.get("note", ""),
     )
 
 
-def _load(scores: Scores, evaluations: Path, split: Split, seed: int) -> Result:
+def _load(
+    scores: Scores, evaluations: Path, split: Split, declared: Mapping[str, str], seed: int
+) -> Result:
     name = f"{scores.method}-{scores.protocol}"
-    folder = next((evaluations / split.name).glob(f"*/{name}"), None)
+    file = f"{split.name}-{name}.json"
     if scores.seed != seed:
         raise InputError(
-            f"{split.name}-{name}.json: is a result of seed {scores.seed}, params.yaml has seed "
-            f"{seed}; rerun its stages (dvc repro), or remove it if nothing writes it any more"
+            f"{file}: is a result of seed {scores.seed}, params.yaml has seed {seed}; rerun its stages "
+            "(dvc repro)"
         )
-    if folder is None:
+    if file not in declared:
         raise InputError(
-            f"{evaluations / split.name}/*/{name}: missing, although {split.name}-{name}.json is "
-            "there; rerun the stage 'evaluate' that writes it"
+            f"{file}: a file of another name holds that row; delete it and rerun dvc repro"
+        )
+    folder = evaluations / declared[file] / name
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: missing, although {file} is there; rerun the stage 'evaluate' that writes it"
         )
     arrays, meta = open_arrays(folder / "confusion.h5", schema=CONFUSION)
     if Split.described(meta) != split:

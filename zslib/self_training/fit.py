@@ -21,6 +21,7 @@ from zslib.artifacts.maps import open_pseudo_labels, write_pseudo_labels
 from zslib.artifacts.publish import publish
 from zslib.benchmark import IGNORE_INDEX
 from zslib.classifier import Classifiers, PixelClassifier
+from zslib.errors import InputError
 from zslib.minimising import minimise
 from zslib.params import LinearTraining, PseudoLabelParams, SelfTrainingParams
 from zslib.selection import Choice, hiou_of, matrix_over, tuning_pairs
@@ -49,23 +50,26 @@ def fit(
     classifier's `meta` tells how the rule's parameter was chosen.
 
     Raises:
-        InputError: no training image shows the hidden classes of a draw.
+        InputError: no training image shows the hidden classes of a draw, or there are no draws to
+            choose among several values with.
     """
     choice = choose(classifiers.held_out, material, params, label_rule=label_rule, seed=seed)
+    value = choice.chosen if choice else _only_candidate(params.labels)
     first = classifiers.final.uncalibrated()
     task = material.task(first.split)
     maps, known = task.unlabelled.maps, task.unlabelled.known
     with publish(folder) as temporary:
         path = temporary / "pseudo_labels.h5"
         sizes = [known(image_id).shape for image_id in maps.ids]
-        labelled = label(first, task.unlabelled, params.labels, choice.chosen)
-        meta = {params.labels.rule: choice.chosen}
+        labelled = label(first, task.unlabelled, params.labels, value)
+        meta = {params.labels.rule: value}
         write_pseudo_labels(path, maps.ids, sizes, labelled, meta=first.split.describe() | meta)
         pseudo = Images(maps, open_pseudo_labels(path)[0].of)
         cells = [Cells.of(images, label_rule) for images in (task.labelled, pseudo)]
-        retrained = retrain(first, cells, params.training, seed=seed, curves=curves)
-        chosen = choice.describe(first.split.classes)
-        classifier = replace(retrained, meta={str(params.labels.rule): chosen})
+        classifier = retrain(first, cells, params.training, seed=seed, curves=curves)
+        if choice:
+            chosen = choice.describe(first.split.classes)
+            classifier = replace(classifier, meta={str(params.labels.rule): chosen})
         classifier.save(temporary / "classifier.safetensors")
     return classifier
 
@@ -77,8 +81,13 @@ def choose(
     *,
     label_rule: LabelRule,
     seed: int,
-) -> Choice:
-    """Self-train the classifier of every draw with every candidate; score it on the tuning images."""
+) -> Choice | None:
+    """Self-train the classifier of every draw with every candidate; score it on the tuning images.
+
+    Returns None without draws, as for a classifier whose generator was imported.
+    """
+    if not held_out:
+        return None
     table = []
     for classifier in map(PixelClassifier.uncalibrated, held_out):
         draw, task = classifier.split, material.held_out_task(classifier.split)
@@ -92,6 +101,16 @@ def choose(
         table.append(tuple(row))
     hidden = tuple(classifier.split.unseen for classifier in held_out)
     return Choice(tuple(params.labels.candidates), tuple(table), hidden)
+
+
+def _only_candidate(params: PseudoLabelParams) -> float:
+    value, *others = params.candidates
+    if others:
+        raise InputError(
+            f"self_training: the classifier has no held-out draws to choose `{params.rule}` with; "
+            "give labels.candidates one value"
+        )
+    return value
 
 
 # --- labelling -----------------------------------------------------------------------------------

@@ -55,7 +55,11 @@ class Material:
         """Return what the split asks for: its unlabelled images are to be labelled."""
         unlabelled, seen_labels = set(self.unlabelled.ids), self._seen_labels(split)
         rest = self.train.only([name for name in self.train.ids if name not in unlabelled])
-        known = seen_labels if self.keeps_seen_labels else self._nothing
+        labelled = set(self.labels.ids)
+
+        def known(name: str) -> LabelMap:
+            return seen_labels(name) if name in labelled else self._nothing(name)
+
         return Task(Images(rest, seen_labels), Images(self.unlabelled, known))
 
     def held_out_task(self, draw: Split) -> Task:
@@ -84,8 +88,11 @@ class Material:
 
     @property
     def keeps_seen_labels(self) -> bool:
-        """Whether the unlabelled images are training images whose unseen pixels alone are unknown."""
-        return set(self.unlabelled.ids) <= set(self.labels.ids)
+        """Whether images that show unseen classes were kept, so that those pixels alone are unknown.
+
+        An image without any seen pixel may have been left out all the same.
+        """
+        return not set(self.unlabelled.ids).isdisjoint(self.labels.ids)
 
     def _seen_labels(self, split: Split) -> Callable[[str], LabelMap]:
         return lambda name: split.seen_labels(self.labels.of(name))

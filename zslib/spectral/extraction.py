@@ -5,7 +5,6 @@ small matrix are slower than one (sazs §9.3), and their sums differ with their 
 of one grid are solved together. A run that was killed goes on where it stopped.
 """
 
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -15,16 +14,14 @@ import numpy as np
 import torch
 
 from zslib.artifacts.eigenvectors import EIGENVECTORS, scaled_to_one, starts_of
-from zslib.artifacts.publish import explained_if_full, move_into_place
-from zslib.artifacts.store import allocate, finish, is_unfinished, map_array
+from zslib.artifacts.resumable import ResumableFile
+from zslib.artifacts.store import Room
 from zslib.params import EigenvectorParams
 from zslib.spectral.block_krylov import batched_affinity, batched_spectra
 from zslib.spectral.laplacian import Spectrum, image_spectrum
 from zslib.spectral.nodes import Nodes, NodeSource
 from zslib.spectral.processes import single_threaded_pool
 from zslib.training import progress
-
-SECONDS_BETWEEN_FLUSHES = 5.0
 
 BATCH_ENTRIES = 1 << 28
 """Entries of the affinity matrices that a GPU holds at a time: 1 GiB, and as much again for work."""
@@ -46,12 +43,10 @@ def extract(
 
     The bytes are the same whatever the number of processes; a GPU's differ by rounding.
     """
-    work = scratch / "eigenvectors.h5"
-    if not is_unfinished(work):
-        with explained_if_full(out):
-            _allocate(work, source, params)
-    filled = _Filled(work, starts_of(source.grids))
-    todo = filled.todo
+    file = ResumableFile.begin(
+        scratch / "eigenvectors.h5", _arrays(source, params), items=len(source.ids)
+    )
+    todo, starts = file.to_do, starts_of(source.grids)
     if device.type == "cuda":
         solved = solved_in_batches(source, todo, params, device)
     else:
@@ -60,12 +55,12 @@ def extract(
     for position, spectrum in progress(
         solved, name="eigenvectors", total=len(source.ids), initial=done
     ):
-        filled.write(position, spectrum)
-    filled.close()
+        start, stop = starts[position : position + 2]
+        file["vectors"][start:stop] = scaled_to_one(spectrum.vectors[1:]).T
+        file["eigenvalues"][position] = spectrum.eigenvalues
+        file.note_done(position)
     meta = {"aligned": source.aligned, "ids": list(source.ids), **params.model_dump(mode="json")}
-    finish(work, schema=EIGENVECTORS, meta=meta)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    move_into_place(work, out)
+    file.publish(out, schema=EIGENVECTORS, meta=meta)
 
 
 def solved_in_processes(
@@ -119,60 +114,13 @@ def _batches_of_one_grid(
         yield from (members[start : start + size] for start in range(0, len(members), size))
 
 
-def _allocate(work: Path, source: NodeSource, params: EigenvectorParams) -> None:
-    """Make room for everything; an image whose eigenvalues are NaN is still to be done."""
-    work.parent.mkdir(parents=True, exist_ok=True)
-    offsets, count = starts_of(source.grids), len(source.ids)
-    content: dict[str, np.ndarray] = {
-        "eigenvalues": np.full((count, params.vectors), np.nan),
+def _arrays(source: NodeSource, params: EigenvectorParams) -> dict[str, np.ndarray | Room]:
+    """Return what the file holds: what is known of the grids, and room for the rest."""
+    offsets = starts_of(source.grids)
+    return {
+        "eigenvalues": ((len(source.ids), params.vectors), np.dtype(np.float64)),
         "offsets": offsets,
         "grids": np.array(source.grids, np.int32).reshape(-1, 2),
         "covered": np.array(source.covered, np.float64).reshape(-1, 2),
+        "vectors": ((int(offsets[-1]), params.vectors - 1), np.dtype(np.float16)),
     }
-    shapes = {name: (array.shape, array.dtype) for name, array in content.items()}
-    vectors = {"vectors": ((int(offsets[-1]), params.vectors - 1), np.dtype(np.float16))}
-    partial = work.with_suffix(".new")
-    allocate(partial, shapes | vectors)
-    for name, array in content.items():
-        if array.size:
-            map_array(partial, name, mode="r+")[...] = array
-    partial.replace(work)
-
-
-class _Filled:
-    """The file in the making: what it holds of each image, and of which images nothing yet.
-
-    Eigenvalues, which say that an image is done, are written after its vectors are on disk.
-    """
-
-    def __init__(self, work: Path, starts: np.ndarray) -> None:
-        self._vectors = map_array(work, "vectors", mode="r+")
-        self._eigenvalues = map_array(work, "eigenvalues", mode="r+")
-        self._starts = starts
-        self._pending: dict[int, np.ndarray] = {}
-        self._flushed_at = time.monotonic()
-
-    @property
-    def todo(self) -> list[int]:
-        return np.flatnonzero(np.isnan(self._eigenvalues[:, 0])).tolist()
-
-    def write(self, position: int, spectrum: Spectrum) -> None:
-        start, stop = self._starts[position : position + 2]
-        self._vectors[start:stop] = scaled_to_one(spectrum.vectors[1:]).T
-        self._pending[position] = spectrum.eigenvalues
-        if time.monotonic() - self._flushed_at > SECONDS_BETWEEN_FLUSHES:
-            self.close()
-
-    def close(self) -> None:
-        """Bring to disk what has come since the last time."""
-        _flush(self._vectors)
-        for position, eigenvalues in self._pending.items():
-            self._eigenvalues[position] = eigenvalues
-        _flush(self._eigenvalues)
-        self._pending = {}
-        self._flushed_at = time.monotonic()
-
-
-def _flush(array: np.ndarray) -> None:
-    if isinstance(array, np.memmap):  # an empty one is not
-        array.flush()

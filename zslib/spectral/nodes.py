@@ -98,7 +98,7 @@ class KeyNodes:
         for image_id in self.ids:
             if min(self.index.size(image_id)) < patch:
                 raise InputError(
-                    f"{self.index.path(image_id)}: is smaller than one patch of {patch} pixels; "
+                    f"{self.index.file(image_id).path}: is smaller than one patch of {patch} pixels; "
                     "enlarge it, or leave it out"
                 )
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from zslib.datasets.decode import read_image
+from zslib.datasets.decode import ImageFile, read_image
 from zslib.datasets.views import BatchOrder
 from zslib.errors import InputError
 from zslib.params import CaptionTraining
@@ -55,7 +55,7 @@ class CaptionBatch:
 
 
 def fit(
-    images: Sequence[Path],
+    images: Sequence[ImageFile],
     captions: Sequence[Sequence[str]],
     params: CaptionTraining,
     *,
@@ -93,7 +93,7 @@ def fit(
         loss = contrastive(output.logits_per_image.float(), batch.belong.to(runtime.device))
         stepping.zero_grad(set_to_none=True)
         runtime.backward(loss)
-        nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
+        runtime.clip(clip, stepping, 1.0)
         stepping.step()
         with torch.no_grad():
             clip.logit_scale.clamp_(max=float(np.log(MAX_SCALE)))
@@ -178,14 +178,14 @@ class CaptionBatches:
 
     def __init__(
         self,
-        images: Sequence[Path],
+        images: Sequence[ImageFile],
         captions: Sequence[Sequence[str]],
         params: CaptionTraining,
         *,
         seed: int,
     ) -> None:
         side = 3 * params.image_size // 2  # a view shows a part, mostly, and is to be sharp
-        self._pictures = torch.stack([_square(path, side) for path in images])
+        self._pictures = torch.stack([_square(file, side) for file in images])
         self._captions, self._params, self._seed = captions, params, seed
 
     def from_step(self, start: int) -> Iterator[CaptionBatch]:
@@ -222,8 +222,8 @@ def random_crops(
     return F.grid_sample(images, grid, align_corners=False, padding_mode="border")
 
 
-def _square(path: Path, side: int) -> UInt8[Tensor, "3 s s"]:
-    picture = read_image(path).resize((side, side), Image.Resampling.BILINEAR)
+def _square(file: ImageFile, side: int) -> UInt8[Tensor, "3 s s"]:
+    picture = read_image(file).resize((side, side), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 

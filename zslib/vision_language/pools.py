@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from zslib.artifacts.maps import LabelMaps
-from zslib.datasets.decode import read_image
+from zslib.datasets.decode import ImageFile, read_image
 from zslib.params import PromptTraining
 from zslib.vision_language.model import MEAN, normalise
 
@@ -115,7 +114,7 @@ class RegionViews(Dataset):
 
     def __init__(
         self,
-        images: Sequence[Path],
+        images: Sequence[ImageFile],
         label_maps: LabelMaps,
         classes: Sequence[int],
         params: PromptTraining,

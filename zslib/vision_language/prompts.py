@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 from transformers import CLIPTokenizer
 
 from zslib.artifacts.maps import LabelMaps
 from zslib.artifacts.schemas import Schema
 from zslib.artifacts.weights import load_tensors, save_tensors
-from zslib.datasets.views import BatchOrder
+from zslib.datasets.decode import ImageFile
+from zslib.datasets.views import BatchOrder, loader
 from zslib.embeddings.table import ClassVectors
 from zslib.errors import ArtifactError, InputError
 from zslib.params import ComputeParams, PromptTraining
@@ -125,7 +125,7 @@ def learning_rate(step: int, params: PromptTraining) -> float:
 
 def fit(
     model: VisionLanguageModel,
-    images: Sequence[Path],
+    images: Sequence[ImageFile],
     label_maps: LabelMaps,
     classes: Sequence[int],
     names: Sequence[str],
@@ -154,6 +154,7 @@ def fit(
     prompts = Prompts(model, params.tokens).to(runtime.device)
     optimiser = _optimiser(prompts, params)
     state, ids = TrainState({"prompts": prompts}, {"prompts": optimiser}), prompts.ids(names)
+    order = BatchOrder(len(views), params.batch_size, seed=seed)
 
     def step(batch: Sequence[Tensor]) -> Losses:
         regions, labels = (tensor.to(runtime.device) for tensor in batch)
@@ -170,7 +171,7 @@ def fit(
     train(
         state,
         step,
-        lambda start: iter(_batches(views, params, start, seed=seed, workers=compute.workers)),
+        lambda start: iter(loader(views, order, start, params.steps, workers=compute.workers)),
         steps=params.steps,
         seed=seed,
         name="prompts",
@@ -192,15 +193,3 @@ def _optimiser(prompts: Prompts, params: PromptTraining) -> torch.optim.Optimize
     )
     optimiser.param_groups[0] |= {"initial_lr": params.lr, "power": 0.0, "decay": None}
     return optimiser
-
-
-def _batches(
-    views: RegionViews, params: PromptTraining, start: int, *, seed: int, workers: int
-) -> DataLoader:
-    order = BatchOrder(len(views), params.batch_size, seed=seed)
-    return DataLoader(
-        views,
-        batch_sampler=list(order.batches(start, params.steps)),
-        num_workers=workers,
-        multiprocessing_context="spawn" if workers else None,
-    )

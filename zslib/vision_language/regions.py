@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zslib.artifacts.proposals import Proposals
 from zslib.artifacts.regions import RegionWriter
-from zslib.datasets.decode import read_image
+from zslib.datasets.decode import ImageFile, read_image
 from zslib.params import RegionParams
 from zslib.training import Runtime, progress
 from zslib.vision_language.crops import boxes_of, crop_and_resize, expand
@@ -54,7 +54,7 @@ def cut_out(
 def embed_regions(
     model: VisionLanguageModel,
     proposals: Proposals,
-    images: Sequence[Path],
+    images: Sequence[ImageFile],
     out: Path,
     params: RegionParams,
     *,
@@ -106,8 +106,8 @@ def _embed(
         writer.add(position, own, valid)
 
 
-def _read(path: Path, size: tuple[int, int]) -> UInt8[Tensor, "3 h w"]:
+def _read(file: ImageFile, size: tuple[int, int]) -> UInt8[Tensor, "3 h w"]:
     """Return an image at the size of its proposals."""
     height, width = size
-    picture = read_image(path).resize((width, height), Image.Resampling.BILINEAR)
+    picture = read_image(file).resize((width, height), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)

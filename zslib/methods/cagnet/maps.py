@@ -76,10 +76,14 @@ def write_gated(
     The bank's rows are [F, mean, log-variance]. The files are finished, but not published.
     """
     counts = maps.grids.astype(np.int64).prod(axis=1)
-    gated = _allocated(path, int(counts.sum()), maps.dimension, {"grids": maps.grids})
+    room = (int(counts.sum()), maps.dimension), FLOAT16
+    allocate(path, {"features": room, "grids": maps.grids})
+    gated = map_array(path, "features", mode="r+")
     starts = np.cumsum([0, *counts])
     if bank is not None:
-        rows = _allocated(bank[0], len(bank[1].labels), 3 * maps.dimension, bank[1].arrays)
+        room = (len(bank[1].labels), 3 * maps.dimension), FLOAT16
+        allocate(bank[0], {"features": room, **bank[1].arrays})
+        rows = map_array(bank[0], "features", mode="r+")
     for position, (features, mean, log_variance) in enumerate(contextual(context, maps, runtime)):
         start, stop = starts[position : position + 2]
         gated[start:stop] = gate(features, mean).half().cpu().numpy()
@@ -107,12 +111,3 @@ def contextual(
         mean, log_variance = context(standardised.permute(2, 0, 1)[None])
         moments = (moment[0].permute(1, 2, 0).flatten(0, 1) for moment in (mean, log_variance))
         yield standardised.flatten(0, 1), *moments
-
-
-def _allocated(path: Path, rows: int, width: int, others: dict[str, np.ndarray]) -> np.ndarray:
-    """Make room in a file for float16 rows, write its other arrays, and return the rows to fill."""
-    shapes = {name: (array.shape, array.dtype) for name, array in others.items()}
-    allocate(path, {"features": ((rows, width), FLOAT16), **shapes})
-    for name, array in others.items():
-        map_array(path, name, mode="r+")[...] = array
-    return map_array(path, "features", mode="r+")

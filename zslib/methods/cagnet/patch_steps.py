@@ -233,11 +233,8 @@ def write_scores(path: Path, classifier: PatchClassifier, maps: DenseMaps) -> No
     finished, but not published.
     """
     counts = maps.grids.astype(np.int64).prod(axis=1)
-    shape = (int(counts.sum()), len(classifier.bias))
-    grids = np.asarray(maps.grids)
-    arrays = {"features": (shape, np.dtype(np.float16)), "grids": (grids.shape, grids.dtype)}
-    allocate(path, arrays)
-    map_array(path, "grids", mode="r+")[...] = grids
+    room = (int(counts.sum()), len(classifier.bias)), np.dtype(np.float16)
+    allocate(path, {"features": room, "grids": maps.grids})
     rows, start = map_array(path, "features", mode="r+"), 0
     for gated in maps:
         scores = classifier.scores(gated.float()).flatten(0, 1).half()

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from zslib.benchmark import Split
 from zslib.classifier import PixelClassifier
+from zslib.datasets.decode import ImageFile
 from zslib.datasets.views import size_with_short_side
 from zslib.features import Photographs, extract, plan_dense
 from zslib.methods.sazs.networks import Trained
@@ -26,7 +27,7 @@ from zslib.training import Runtime
 def cache_margins(
     trained: Trained,
     ids: Sequence[str],
-    paths: Sequence[Path],
+    paths: Sequence[ImageFile],
     sizes: Sequence[tuple[int, int]],
     *,
     input_size: int | str,

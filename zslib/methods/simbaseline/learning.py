@@ -112,7 +112,7 @@ def _step(
         losses = losses_of(found, labels)
         optimiser.zero_grad(set_to_none=True)
         runtime.backward(losses["loss"])
-        nn.utils.clip_grad_norm_(network.parameters(), params.gradient_clip)
+        runtime.clip(network, optimiser, params.gradient_clip)
         optimiser.step()
         return {key: value.detach() for key, value in losses.items()}
 

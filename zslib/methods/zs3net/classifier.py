@@ -24,6 +24,9 @@ from zslib.sampling import NaturalRows
 from zslib.selection import Choice, hiou_of, matrix_over, tuning_pairs
 from zslib.training import Curves
 
+RELEASED_WEIGHT = 100.0
+"""Of unseen classes in the released code's loss, on both datasets and all splits (zs3net §4.5)."""
+
 Branch = Callable[[nn.Linear, Float[Tensor, " c"], np.random.Generator], Float[Tensor, ""]]
 """A further term of each step's loss, of the classifier and the class weights."""
 
@@ -48,7 +51,11 @@ def fit(
     seed: int,
     curves: Curves | None = None,
 ) -> Classifiers:
-    """Return the classifier over all classes; its `meta` tells how the weight was chosen."""
+    """Return the classifier over all classes; its `meta` tells how the weight was chosen.
+
+    A generator that was imported comes without draws. Then nothing is chosen: the weight is the
+    released code's.
+    """
     choice, held_out = choose_unseen_weight(
         bank, tuning, labels, generators, class_embeddings, params, branches=branches, seed=seed
     )
@@ -58,14 +65,16 @@ def fit(
         class_embeddings,
         bank.split,
         params,
-        unseen_weight=choice.chosen,
+        unseen_weight=choice.chosen if generators.draws else RELEASED_WEIGHT,
         allowed=None,
         branch=branches.final if branches else None,
         seed=seed,
         curves=curves,
     )
-    meta = {"unseen_weight": choice.describe(bank.split.classes)}
-    return Classifiers(replace(classifier, meta=meta), held_out)
+    if generators.draws:
+        meta = {"unseen_weight": choice.describe(bank.split.classes)}
+        classifier = replace(classifier, meta=meta)
+    return Classifiers(classifier, held_out)
 
 
 def fit_classifier(

@@ -6,7 +6,6 @@ move over images of unseen classes and end up in the evaluated model (L2).
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from zslib.backbones.network import Normalise, SegmentationNetwork, resize
 from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.classifier import PixelClassifier
+from zslib.datasets.decode import ImageFile
 from zslib.datasets.views import BatchOrder, TrainingViews, loader
 from zslib.grids import floor_nearest
 from zslib.losses import weighted_cross_entropy
@@ -27,7 +27,7 @@ from zslib.training import (
     Checkpoint,
     Curves,
     Losses,
-    SingleProcess,
+    Runtime,
     TrainState,
     build_optimiser,
     train,
@@ -38,7 +38,7 @@ def fit(
     network: SegmentationNetwork,
     encoder: EncoderParams,
     *,
-    images: Sequence[Path],
+    images: Sequence[ImageFile],
     label_maps: Sequence[np.ndarray],
     class_embeddings: Float[Tensor, "c e"],
     split: Split,
@@ -46,23 +46,27 @@ def fit(
     graph: bool = False,
     seed: int,
     compute: ComputeParams,
+    runtime: Runtime,
     checkpoint: Checkpoint | None = None,
     curves: Curves | None = None,
 ) -> PixelClassifier:
     """Train on label maps that show unseen classes, with a graph branch (§5) or without.
 
-    Moves the batch statistics of `network`.
+    Moves the batch statistics of `network`, and the network to the runtime's device.
     """
     torch.manual_seed(seed)
     sizes = (class_embeddings.shape[1], network.classifier.in_channels, params.generator)
-    generator, head = Generator(*sizes), _uniform_head(network, split)
+    network.to(runtime.device)
+    generator = Generator(*sizes).to(runtime.device)
+    head = _uniform_head(network, split).to(runtime.device)
+    class_embeddings = class_embeddings.to(runtime.device)
     modules: dict[str, nn.Module] = {"network": network, "generator": generator, "head": head}
     adam = OptimiserParams(name="adam", lr=params.generator.lr, power=0.0)
     optimisers = {"generator": build_optimiser(adam, generator.parameters())}
     optimisers["head"] = build_optimiser(params.optimiser, head.parameters())
     branch = None
     if graph:
-        modules["graph"] = second = GraphGenerator(*sizes)
+        modules["graph"] = second = GraphGenerator(*sizes).to(runtime.device)
         optimisers["graph"] = build_optimiser(adam, second.parameters())
         branch = OfficialGraphBranch(second, class_embeddings, split, params.generator)
     views = TrainingViews(
@@ -87,11 +91,11 @@ def fit(
         steps=steps,
         seed=seed,
         name=f"official {split.name}",
-        runtime=SingleProcess(),
+        runtime=runtime,
         checkpoint=checkpoint,
         curves=curves,
     )
-    weight, bias = (parameter.detach() for parameter in head.parameters())
+    weight, bias = (parameter.detach().cpu() for parameter in head.parameters())
     return PixelClassifier(split, weight[:, :, 0, 0], bias)
 
 
@@ -104,7 +108,11 @@ def _uniform_head(network: SegmentationNetwork, split: Split) -> nn.Conv2d:
 
 
 class Iteration:
-    """One iteration of §4.4: many generator steps, then one classifier step."""
+    """One iteration of §4.4: many generator steps, then one classifier step.
+
+    It works where the class embeddings are, as the modules do. Which rows are compared is drawn on
+    the CPU.
+    """
 
     def __init__(
         self,
@@ -119,10 +127,11 @@ class Iteration:
         branch: OfficialGraphBranch | None = None,
     ) -> None:
         self._network, self._generator, self._head = network, generator, head
-        self._normalise = Normalise(encoder.mean, encoder.std)
+        self._device = class_embeddings.device
+        self._normalise = Normalise(encoder.mean, encoder.std).to(self._device)
         self._embeddings, self._split, self._params = class_embeddings, split, params
         self._branch = branch
-        self._weights = torch.ones(len(split.classes))
+        self._weights = torch.ones(len(split.classes), device=self._device)
         self._weights[list(split.unseen)] = params.unseen_weight
 
     def __call__(
@@ -130,7 +139,7 @@ class Iteration:
     ) -> Losses:
         images, labels = batch
         with torch.no_grad():
-            real = self._network.train().features(self._normalise(images))
+            real = self._network.train().features(self._normalise(images.to(self._device)))
         inputs, losses = [], []
         for features, label_map in zip(real, labels.numpy(), strict=True):
             grid = floor_nearest(label_map, tuple(features.shape[-2:]))
@@ -140,12 +149,13 @@ class Iteration:
             )
             inputs.append(fake if shows_unseen else features)
             losses += steps
-        term = torch.zeros(())
+        term = torch.zeros((), device=self._device)
         if self._branch is not None:
             term = self._branch.term(
                 real, labels.numpy(), self._head, self._weights, optimisers["graph"]
             )
-        loss = self._classify(torch.stack(inputs), labels, term, optimisers["head"])
+        targets = labels.to(self._device)
+        loss = self._classify(torch.stack(inputs), targets, term, optimisers["head"])
         return {"loss": loss} | ({"mmd": torch.stack(losses).mean()} if losses else {})
 
     def _generate(
@@ -160,11 +170,11 @@ class Iteration:
         flat = real.flatten(1).T
         fake, losses = torch.zeros_like(flat), []
         for label in np.unique(grid[grid != IGNORE_INDEX]).tolist():
-            cells = torch.from_numpy(np.flatnonzero(grid == label))
+            cells = torch.from_numpy(np.flatnonzero(grid == label)).to(self._device)
             generated = self._generator.sample(self._embeddings[label].expand(len(cells), -1))
             fake = fake.index_copy(0, cells, generated.detach())
             if learn and label in self._split.seen:
-                rows = torch.randint(len(cells), (self._params.generator.rows,))
+                rows = torch.randint(len(cells), (self._params.generator.rows,)).to(self._device)
                 target = flat.index_select(0, cells.index_select(0, rows))
                 loss = mmd_loss(generated.index_select(0, rows), target, self._params.generator)
                 optimisers["generator"].zero_grad(set_to_none=True)

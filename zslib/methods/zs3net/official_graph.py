@@ -49,17 +49,17 @@ class OfficialGraphBranch:
         in the loss; the nodes of the others have generated ones. Each image's loss is a weighted mean
         over its nodes. An image with a single component is left out.
         """
-        total = torch.zeros(())
+        total = torch.zeros((), device=real.device)
         for features, label_map in zip(real, label_maps, strict=True):
             grid = floor_nearest(label_map, tuple(features.shape[-2:]))
             graph = component_graph(grid, void=True)
             if len(graph) > 1:
                 shows_unseen = self._split.shows_unseen(grid)
-                seeds = torch.from_numpy(graph.seeds)
+                seeds = torch.from_numpy(graph.seeds).to(real.device)
                 nodes = features.flatten(1).T.index_select(0, seeds)
                 fake = self._generate(graph, None if shows_unseen else nodes, optimiser)
                 logits = _logits(head, fake if shows_unseen else nodes)
-                labels = torch.from_numpy(graph.labels.astype(np.int64))
+                labels = torch.from_numpy(graph.labels.astype(np.int64)).to(real.device)
                 loss, weight = weighted_cross_entropy(logits, labels, weights)
                 total = total + WEIGHT * loss / weight.clamp(min=1)
         return total
@@ -71,10 +71,10 @@ class OfficialGraphBranch:
         optimiser: torch.optim.Optimizer,
     ) -> Float[Tensor, "n d"]:
         """Return synthetic features of all nodes; where real ones are given, take a step on them."""
-        rows = torch.from_numpy(
-            np.where(graph.labels == IGNORE_INDEX, 0, graph.labels).astype(np.int64)
-        )
-        matrix = propagation(graph.edges, count=len(graph), convolution="sum")
+        device = self._embeddings.device
+        labels = np.where(graph.labels == IGNORE_INDEX, 0, graph.labels).astype(np.int64)
+        rows = torch.from_numpy(labels).to(device)
+        matrix = propagation(graph.edges, count=len(graph), convolution="sum").to(device)
         generated = self._generator.sample(self._embeddings.index_select(0, rows), matrix)
         if real is not None:
             optimiser.zero_grad(set_to_none=True)
