@@ -21,7 +21,7 @@ def main(section: Sections, *, out: Path) -> None:
     from zslib.datasets.layouts import open_dataset
 
     dataset = open_dataset(params)
-    index = build_index(dataset, num_classes=len(classes), workers=os.cpu_count() or 1)
+    index = build_index(dataset, num_classes=len(classes), workers=len(os.sched_getaffinity(0)))
     with publish(out) as folder:
         index.save(folder)
 

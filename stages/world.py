@@ -25,7 +25,7 @@ def main(section: Sections, *, out: Path) -> None:
             train_images=params.train_images,
             val_images=params.val_images,
             sentences=params.sentences,
-            workers=os.cpu_count() or 1,
+            workers=len(os.sched_getaffinity(0)),
         )
 
 

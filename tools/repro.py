@@ -130,7 +130,7 @@ class Workers:
 
     def _run_stage(self, name: str) -> bool:
         """Run one stage, its output line by line under its name; return whether it succeeded."""
-        threads = max(1, (os.cpu_count() or 1) // self._jobs)
+        threads = max(1, len(os.sched_getaffinity(0)) // self._jobs)
         environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
         gpu = self._gpus.get() if self._shared else None
         if gpu is not None:

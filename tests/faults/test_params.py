@@ -132,6 +132,15 @@ def test_every_stage_refuses_a_misspelt_key(stage: str, write_params: Callable[.
             ["simbaseline.splits", "needs a vision-language model"],
         ),
         (
+            lambda p: (
+                p["vision_language"].update(models=[]),
+                p["simbaseline"].update(
+                    splits=[], self_training=p["simbaseline"]["self_training"] | {"splits": []}
+                ),
+            ),
+            ["simbaseline.proposal_splits", "text_tables"],
+        ),
+        (
             lambda p: p["vision_language"].update(text_tables=["fasttext"]),
             ["vision_language", "text_tables", "empty one"],
         ),

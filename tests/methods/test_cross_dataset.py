@@ -8,6 +8,7 @@ import csv
 import importlib
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
@@ -110,6 +111,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("project")
     write_source(root / "artifacts/source")
     write_target(root / "data")
+    shutil.copy(PROJECT / "dvc.yaml", root)
+    shutil.copytree(PROJECT / "pipelines", root / "pipelines")
     compose(root / "params.yaml", *SETTINGS)
     with chdir(root):
         for name, _ in commands():

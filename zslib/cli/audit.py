@@ -32,7 +32,12 @@ def audit(params: Path, seed: int) -> None:
         in_place = Path("artifacts") / known.benchmark.name / name / "seen_labels.h5"
         with tempfile.TemporaryDirectory(prefix="zslib-audit-") as folder:
             exchange = audit_split(
-                known, name, Path(folder), seed=seed, workers=os.cpu_count() or 1, in_place=in_place
+                known,
+                name,
+                Path(folder),
+                seed=seed,
+                workers=len(os.sched_getaffinity(0)),
+                in_place=in_place,
             )
         click.echo(str(exchange))
         leaks += len(exchange.leaks)

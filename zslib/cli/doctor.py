@@ -35,7 +35,9 @@ def doctor(params: Path, root: str | None, layout: str | None, lists: str | None
     given = {"root": root, "layout": layout, "lists": lists}
     chosen = known.dataset.model_dump() | {k: v for k, v in given.items() if v is not None}
     classes = known.benchmark.classes
-    found = diagnose(DatasetParams(**chosen), num_classes=len(classes), workers=os.cpu_count() or 1)
+    found = diagnose(
+        DatasetParams(**chosen), num_classes=len(classes), workers=len(os.sched_getaffinity(0))
+    )
     for problem in found.problems:
         click.echo(str(problem))
     for summary in found.summary:

@@ -269,14 +269,17 @@ class Params(Section):
                 raise ValueError(
                     f"vision_language.text_tables: vectors.sources has no entry '{table}'"
                 )
-        asking = {"splits": has_model, "fcn.splits": has_model}
-        asking["proposal_splits"] = has_model or bool(tables)
-        for key, answered in asking.items():
-            if select(self, f"simbaseline.{key}") and not answered:
+        for key in ("splits", "fcn.splits"):
+            if select(self, f"simbaseline.{key}") and not has_model:
                 raise ValueError(
                     f"simbaseline.{key}: needs a vision-language model; set vision_language.models to "
                     "[clip], or empty this list"
                 )
+        if self.simbaseline.proposal_splits and not (has_model or tables):
+            raise ValueError(
+                "simbaseline.proposal_splits: needs text vectors; name a table of them in "
+                "vision_language.text_tables, set vision_language.models to [clip], or empty this list"
+            )
         return self
 
     @model_validator(mode="after")

@@ -58,8 +58,8 @@ def refuse_what_does_not_fit(forecasts: Sequence[Forecast], free: int) -> None:
     named = ", ".join(f"{f.stage.name} {readable(f.cost.disk)}" for f in largest)
     raise InputError(
         f"artifacts: the stages to run need {readable(needed)} of disk, {readable(free)} are free "
-        f"(most: {named}); lower features.train_maps or features.short_side, take fewer `splits`, or "
-        "move the project to a larger disk"
+        f"(most: {named}); lower features.train_maps, features.short_side or simbaseline.test.short_sides, "
+        "take fewer `splits`, empty simbaseline.self_training.splits, or move the project to a larger disk"
     )
 
 

@@ -61,7 +61,7 @@ def measure(params: Params) -> Pace:
     Raises:
         InputError: a network cannot be built, or the device of `compute` is not there.
     """
-    runtime = start_runtime(params.compute)
+    runtime = start_runtime(params.compute.on_one_device())
     return Pace(
         str(runtime.device),
         {name: measure_network(work, runtime) for name, work in workloads(params).items()},

@@ -35,9 +35,11 @@ def _network(facts: Facts, stage: Stage, split: str) -> Cost:
 def _self_train(facts: Facts, stage: Stage, split: str) -> Cost:
     """Pseudo-labels, a second training, and what the network then proposes for validation images."""
     pace, survey = facts.pace.networks["simbaseline"], facts.survey
-    seconds = _learning(facts.params.simbaseline.self_training.training, pace)
-    disk = sizes.pseudo_labels(survey.unlabelled(split)) + pace.size
-    disk += _bytes_of_proposals(facts, survey.val)
+    unlabelled, views = survey.unlabelled(split), facts.params.simbaseline.test
+    labelled = sizes.cells(sizes.proposal_views(unlabelled, views))
+    seconds = labelled * facts.pace.pieces["pixel under masks"]
+    seconds += _learning(facts.params.simbaseline.self_training.training, pace)
+    disk = sizes.pseudo_labels(unlabelled) + pace.size + _bytes_of_proposals(facts, survey.val)
     return Cost(seconds + _seen_by(pace, facts, survey.val), pace.training_memory, disk)
 
 
