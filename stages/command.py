@@ -95,8 +95,8 @@ def scratch(out: Path, inputs: Sequence[Path], sections: Sequence[Any]) -> Itera
     """Yield a folder that a rerun with the same inputs, parameters and code finds again.
 
     Code is that of the project's modules loaded by now: a stage imports what it runs before this.
-    The folder goes when the stage has published its artifact, together with what runs with other
-    inputs, parameters or code have left behind.
+    What runs with other inputs, parameters or code have left of this output goes first: it may be
+    most of the disk. The folder itself goes when the stage has published its artifact.
     """
     digest = hashlib.sha256()
     for name, source in _loaded_sources():
@@ -107,10 +107,14 @@ def scratch(out: Path, inputs: Sequence[Path], sections: Sequence[Any]) -> Itera
     for value in sections:
         plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
         digest.update(json.dumps(plain, sort_keys=True).encode())
-    folder = SCRATCH / "runs" / _flat(out)
-    yield folder / digest.hexdigest()[:16]
+    runs = SCRATCH / "runs" / _flat(out)
+    folder = runs / digest.hexdigest()[:16]
+    if _is_first_process():  # which holds the output's lock
+        for stale in set(runs.glob("*")) - {folder}:
+            shutil.rmtree(stale, ignore_errors=True)
+    yield folder
     if _is_first_process():
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(runs, ignore_errors=True)
 
 
 def _loaded_sources() -> list[tuple[str, Path]]:

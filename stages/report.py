@@ -23,10 +23,10 @@ def main(
 ) -> None:
     """Write leaderboard.csv and index.html, one self-contained page.
 
-    Reads params.yaml:benchmark, splits, report, seed, and what says where networks have their first
-    weights from. Scores that no stage of the dvc.yaml files writes are left out, with a warning; a
-    benchmark that is only evaluated on has the splits of its source. What scratch/timings.jsonl knows
-    of the stages' cost is shown, if it is there.
+    Reads params.yaml:benchmark, splits, report, seed, the lists of splits that switch rows on, and what
+    says where networks have their first weights from. Scores that no stage of the dvc.yaml files writes
+    are left out, with a warning; a benchmark that is only evaluated on has the splits of its source.
+    What scratch/timings.jsonl knows of the stages' cost is shown, if it is there.
     Example: python -m stages.report --scores results/world --evaluations evaluations/world
     --calibration curves/world/calibration --artifacts artifacts/world --out report
     """

@@ -50,12 +50,12 @@ def main(
     --proposals artifacts/world/u4/simbaseline/proposals/val.h5 ... --scores results/world
     --out evaluations/world/u4/simbaseline
     """
-    fusion = {
-        "clean": section("simbaseline.clean"),
-        "official": section("simbaseline.official"),
-    }
+    # Without regions nothing is fused.
+    fusion = dict.fromkeys(("clean", "official"), section("simbaseline.clean"))
     query_prompts = section("simbaseline.query_prompts")
-    region_prompts = section("simbaseline.region_prompts")
+    if regions:
+        fusion["official"] = section("simbaseline.official")
+        region_prompts = section("simbaseline.region_prompts")
     params, seed = section("evaluate"), section("seed")
 
     from zslib.artifacts.maps import open_labels

@@ -83,10 +83,9 @@ def write_competitors(
     meta = {**classifier.split.describe(), "rule": rule, "chosen": chosen, "ids": list(maps.ids)}
     sizes = label_sizes(maps.ids, labels)
     pixels = int(sizes.astype(np.int64).prod(axis=1).sum())
-    shapes = {name: ((pixels,), np.dtype(dtype)) for name, dtype in _DTYPES.items()}
+    rooms = {name: ((pixels,), np.dtype(dtype)) for name, dtype in _DTYPES.items()}
     with publish(path) as temporary:
-        allocate(temporary, {"sizes": (sizes.shape, sizes.dtype), **shapes})
-        map_array(temporary, "sizes", mode="r+")[...] = sizes
+        allocate(temporary, {"sizes": sizes, **rooms})
         stored = {name: map_array(temporary, name, mode="r+") for name in _DTYPES}
         start = 0
         for features, (height, width) in zip(maps, sizes.tolist(), strict=True):

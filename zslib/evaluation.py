@@ -140,13 +140,9 @@ def _to_be_filled(
 ) -> Iterator[LabelMaps]:
     """Yield label maps that lie in a file, and publish it when all of them are filled in."""
     table, described = np.array(sizes, np.int32).reshape(-1, 2), {**meta, "ids": list(ids)}
-    shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {
-        "sizes": (table.shape, table.dtype),
-        "pixels": ((sum(height * width for height, width in sizes),), np.dtype(np.uint8)),
-    }
+    room = ((sum(height * width for height, width in sizes),), np.dtype(np.uint8))
     with publish(path) as temporary:
-        allocate(temporary, shapes)
-        map_array(temporary, "sizes", mode="r+")[...] = table
+        allocate(temporary, {"sizes": table, "pixels": room})
         stored = map_array(temporary, "pixels", mode="r+")
         yield LabelMaps(tuple(ids), table, stored, described)
         finish(temporary, schema=PREDICTIONS, meta=described)

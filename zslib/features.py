@@ -167,7 +167,10 @@ def extract(
         for work, plan in zip(works, plans.values(), strict=True):
             plan.begin(work, dimension)
     runtime.barrier()
-    parts = [_Part(ResumableFile(w), p) for w, p in zip(works, plans.values(), strict=True)]
+    parts = [
+        _Part(ResumableFile(work, items=len(plan.counts), writer=runtime.rank), plan)
+        for work, plan in zip(works, plans.values(), strict=True)
+    ]
     mine = _batches_of_one_size(photographs.views, batch_size)[runtime.rank :: runtime.world_size]
     todo = [batch for batch in mine if any(part.lacks(batch) for part in parts)]
     shown = progress(todo, name=f"features {next(iter(plans)).stem}", quiet=runtime.rank > 0)

@@ -68,7 +68,9 @@ def examine(cache: Path, *, threads: int | None = None) -> Findings:
     """Hash every object of a cache."""
     files = sorted(path for path in cache.rglob("*") if path.is_file())
     objects = [path for path in files if _is_object(path, cache)]
-    with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:  # hashing frees the GIL
+    with ThreadPoolExecutor(
+        threads or len(os.sched_getaffinity(0))
+    ) as pool:  # hashing frees the GIL
         damages = tuple(damage for damage in pool.map(_damage_of, objects) if damage)
     return Findings(len(objects), damages, tuple(sorted({*files} - {*objects})))
 

@@ -54,8 +54,9 @@ class Choice:
         if self.is_blind:
             hidden = ", ".join(name for draw in described["held_out"] for name in draw)
             described["note"] = (
-                f"{hidden}: no pixel of these was found in the tuning images, so the first candidate, "
-                f"{self.chosen:g}, was taken blindly; raise features.tuning_images"
+                f"{hidden}: every candidate scored 0, since the tuning images show none of these or no "
+                f"pixel of them was told right, so the first candidate, {self.chosen:g}, was taken "
+                "blindly; more tuning images may help (features.tuning_images)"
             )
             _log.warning("%s", described["note"])
         return described

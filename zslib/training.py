@@ -296,7 +296,7 @@ def train(
     """
     if checkpoint is not None:
         _resume(state, checkpoint, curves, runtime)
-    saved_at = time.monotonic()
+    saved_at, saved_step = time.monotonic(), state.step
     steps_left = range(state.step, steps)
     shown = progress(steps_left, name=name, initial=state.step, total=steps, quiet=runtime.rank > 0)
     for index, batch in zip(shown, batches(state.step), strict=False):
@@ -315,10 +315,13 @@ def train(
         if checkpoint is not None and due and runtime.rank == 0:
             _refuse_broken_weights(state, name=name)
             _save(state, checkpoint, curves, runtime)
-            saved_at = time.monotonic()
+            saved_at, saved_step = time.monotonic(), state.step
     if state.step < steps:
         raise RuntimeError(f"{name}: batches ended at step {state.step} of {steps}")
     _refuse_broken_weights(state, name=name)
+    # What a stage makes of these weights outlives a kill, and so must they.
+    if checkpoint is not None and saved_step < steps and runtime.rank == 0:
+        _save(state, checkpoint, curves, runtime)
 
 
 def progress(items: Any, *, name: str, quiet: bool = False, **options: Any) -> Any:

@@ -48,7 +48,9 @@ def test_fault_8_two_processes_write_the_same_bytes(two_processes: list[Path], n
 # --- fault 9: killed and resumed -----------------------------------------------------------------
 
 
-def noisy_run(folder: Path | None, *, dies_after: int | None = None) -> dict[str, Tensor]:
+def noisy_run(
+    folder: Path | None, *, dies_after: int | None = None, seconds: float = 0
+) -> dict[str, Tensor]:
     """Train a small network with dropout, batch norm, momentum, on data in a random order."""
     torch.manual_seed(0)
     model = nn.Sequential(
@@ -81,7 +83,7 @@ def noisy_run(folder: Path | None, *, dies_after: int | None = None) -> dict[str
         seed=0,
         name="test",
         runtime=SingleProcess(),
-        checkpoint=Checkpoint(folder, 0) if folder else None,
+        checkpoint=Checkpoint(folder, seconds) if folder else None,
     )
     return model.state_dict()
 
@@ -100,8 +102,10 @@ def test_fault_9_resumed_training_gives_identical_weights(
         assert torch.equal(found[name], tensor), name
 
 
-def test_fault_9_a_finished_run_is_resumed_without_a_step(tmp_path: Path) -> None:
-    expected = noisy_run(tmp_path)
+@pytest.mark.parametrize("seconds", [0, 1e9])
+def test_fault_9_a_finished_run_is_resumed_without_a_step(tmp_path: Path, seconds: float) -> None:
+    """Else a stage killed after training would train once more, beside what it made of the first."""
+    expected = noisy_run(tmp_path, seconds=seconds)
     found = noisy_run(tmp_path, dies_after=0)
     for name, tensor in expected.items():
         assert torch.equal(found[name], tensor), name
@@ -213,6 +217,18 @@ def test_fault_10_nor_does_other_code(
     first = folder_for(OUT, inputs, SECTIONS)
     source.write_text("loss = 2")
     assert (folder_for(OUT, inputs, SECTIONS) != first) == is_in_the_key
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_other_parameters_left_goes_first_and_by_one_process(
+    inputs: list[Path], monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    """It may be most of the disk: the new run could find no room beside it."""
+    stale, elsewhere = folder_for(OUT, inputs, [1]), folder_for(OUT.with_name("b"), inputs, [1])
+    monkeypatch.setenv("RANK", str(rank))
+    folder_for(OUT, inputs, [2])
+    assert stale.exists() == (rank == 1)
+    assert elsewhere.exists()
 
 
 @pytest.mark.parametrize("absolute", [False, True])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests import tiny
 from zslib.artifacts.maps import LABELS, MixedLabels, open_labels, open_pseudo_labels
-from zslib.artifacts.proposals import Proposals, ProposalWriter
+from zslib.artifacts.proposals import Proposal, Proposals, ProposalWriter
 from zslib.artifacts.regions import Regions
 from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.embeddings.table import ClassVectors
@@ -223,6 +223,25 @@ def test_the_oracle_names_masks_by_the_truth(proposals: Proposals, tmp_path: Pat
     np.testing.assert_array_equal(found.predict(0, (32, 32)), truth)
 
 
+def test_the_soft_masks_of_an_image_serve_both_protocols(
+    proposals: Proposals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, soft_masks = [], Proposal.soft_masks
+    monkeypatch.setattr(Proposal, "soft_masks", lambda p: made.append(p) or soft_masks(p))
+    found = segmenter("queries", proposals, TEXT, SPLIT, FUSION)
+    among_unseen = found.among_unseen()
+    for position in (0, 1):
+        assert rows_of(found.predict(position, (32, 32))) == [0, 1, 3, 4]
+        assert set(among_unseen.predict(position, (32, 32)).flat) == {4}
+    assert len(made) == 2
+
+
+def test_the_ensemble_weight_is_above_0() -> None:
+    """There the formula trusts the wrong one; the specification means regions alone (O15)."""
+    with pytest.raises(ValueError, match="greater than 0"):
+        FusionParams(weight=0.0)
+
+
 def test_predictions_repeat_bit_by_bit(proposals: Proposals) -> None:
     found = segmenter("queries", proposals, TEXT, SPLIT, FUSION)
     assert torch.equal(found.class_scores(1, (32, 32)), found.class_scores(1, (32, 32)))
@@ -243,7 +262,7 @@ def test_regions_are_asked_for_where_they_are_needed(proposals: Proposals) -> No
 def test_another_file_is_refused(proposals: Proposals, tmp_path: Path) -> None:
     meta = SPLIT.describe()
     tiny.write_label_maps(tmp_path / "labels.h5", ["a"], [void(2, 2)], schema=LABELS, meta=meta)
-    with pytest.raises(ArtifactError, match="holds 'labels/1', not 'proposals/1'"):
+    with pytest.raises(ArtifactError, match="holds 'labels/2', not 'proposals/1'"):
         Proposals.open(tmp_path / "labels.h5")
 
 
@@ -315,6 +334,27 @@ def test_at_most_the_quantile_of_a_class_becomes_void(
     assert np.mean(given == IGNORE_INDEX) <= quantile
     assert (np.stack(list(labels))[~unknown] == 1).all()
     assert (np.stack(list(scores))[unknown][given == IGNORE_INDEX] == 0).all()
+
+
+@pytest.mark.parametrize(("quantile", "warned"), [(0.5, False), (0.75, True)])
+def test_a_share_that_saturated_scores_do_not_allow_is_told(
+    proposals: Proposals,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    quantile: float,
+    warned: bool,
+) -> None:
+    """Of what dog is given, all in the last quarter of the rows is at 255, and the rest is not."""
+    found = segmenter("queries", proposals, TEXT, SPLIT, FUSION)
+    known = [np.repeat(np.uint8([[0], [255], [255], [255]]), 8, axis=0).repeat(32, axis=1)] * 2
+    params = ProposalPseudoLabels(quantile=quantile)
+    label(found, known, params, tmp_path / "st.h5", scratch=tmp_path)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"simbaseline.self_training.labels.quantile: less than {quantile} of 'dog' becomes void, "
+        f"for more than {1 - quantile} of it has the highest score there is"
+    ] * warned
+    given = np.stack(list(open_pseudo_labels(tmp_path / "st.h5")[0]))[:, 8:]
+    assert (np.mean(given == IGNORE_INDEX) >= quantile) is not warned
 
 
 def test_the_second_training_sees_each_image_once(proposals: Proposals, tmp_path: Path) -> None:

@@ -22,12 +22,13 @@ from tests.methods.tester import World
 from zslib.artifacts.maps import LABELS, open_labels, open_pseudo_labels
 from zslib.artifacts.proposals import Proposals
 from zslib.benchmark import IGNORE_INDEX
+from zslib.datasets.index import ImageIndex
 from zslib.embeddings.table import ClassVectors
 from zslib.errors import InputError
 from zslib.methods.simbaseline.extraction import TestImages, extract
 from zslib.methods.simbaseline.fit import fit
 from zslib.methods.simbaseline.network import MaskFormer, Proposer
-from zslib.methods.simbaseline.segmenters import segmenter
+from zslib.methods.simbaseline.segmenters import ProposalSegmenter, segmenter
 from zslib.methods.simbaseline.self_training import self_train
 from zslib.methods.simbaseline.views import jittered, resized, training_view
 from zslib.params import (
@@ -242,31 +243,42 @@ def test_one_size_for_tests(tmp_path: Path) -> None:
 # --- self-training (simbaseline §7) ----------------------------------------------------------------
 
 
-def test_self_training_goes_on_with_all_classes(tmp_path: Path) -> None:
-    """From where the first training ended; the images of the proposals get pseudo-labels."""
-    index = index_of(tmp_path, blank([(40, 40)] * 6))
-    found, curves = proposer(), tiny.RecordedCurves()
+def self_trained(
+    folder: Path,
+    found: Proposer,
+    labels: ProposalPseudoLabels,
+    curves: tiny.RecordedCurves | None = None,
+) -> tuple[ImageIndex, Proposals]:
+    """Self-train on four images without a seen pixel, and two that were left out of training."""
+    index = index_of(folder, blank([(40, 40)] * 6))
     meta, void = tiny.SPLIT.describe(), np.full((40, 40), IGNORE_INDEX, np.uint8)
     tiny.write_label_maps(
-        tmp_path / "seen.h5", index.ids("val")[:4], [void] * 4, schema=LABELS, meta=meta
+        folder / "seen.h5", index.ids("val")[:4], [void] * 4, schema=LABELS, meta=meta
     )
     unlabelled = TestImages.of(index, index.ids("val")[4:], VIEWS)
-    proposals = Proposals.open(extracted(tmp_path, unlabelled, found, 2))
+    proposals = Proposals.open(extracted(folder, unlabelled, proposer(), 2))
     text = ClassVectors("text", tiny.CLASSES, tiny.EMBEDDINGS.numpy(), {})
-    by_queries = segmenter("queries", proposals, text, tiny.SPLIT, FusionParams())
-    rule = ProposalPseudoLabels(rule="released")
-    before = found.network.head.no_object.detach().clone()
     self_train(
         found,
-        by_queries,
+        segmenter("queries", proposals, text, tiny.SPLIT, FusionParams()),
         text,
         index,
-        open_labels(tmp_path / "seen.h5"),
-        ProposalSelfTraining(splits=[], labels=rule, training=SHORT),
+        open_labels(folder / "seen.h5"),
+        ProposalSelfTraining(splits=[], labels=labels, training=SHORT),
         test=TestImages.of(index, index.ids("val"), VIEWS),
         batch_size=2,
-        out=tmp_path / "st",
-        run=tiny.run(tmp_path, curves),
+        out=folder / "st",
+        run=tiny.run(folder, curves, seconds=0),
+    )
+    return index, proposals
+
+
+def test_self_training_goes_on_with_all_classes(tmp_path: Path) -> None:
+    """From where the first training ended; the images of the proposals get pseudo-labels."""
+    found, curves = proposer(), tiny.RecordedCurves()
+    before = found.network.head.no_object.detach().clone()
+    index, proposals = self_trained(
+        tmp_path, found, ProposalPseudoLabels(rule="released"), curves=curves
     )
     labels, _ = open_pseudo_labels(tmp_path / "st/pseudo_labels.h5")
     assert labels.ids == proposals.ids
@@ -279,3 +291,31 @@ def test_self_training_goes_on_with_all_classes(tmp_path: Path) -> None:
     proposed = Proposals.open(tmp_path / "st/val.h5")
     assert proposed.ids == index.ids("val")
     np.testing.assert_array_equal(proposed.no_object, loaded.network.head.no_object.detach())
+
+
+def test_a_kill_in_labelling_or_in_training_labels_no_image_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = ProposalPseudoLabels(quantile=0.5)
+    self_trained(tmp_path / "whole", proposer(), rule)
+    monkeypatch.setattr("zslib.artifacts.resumable.SECONDS_BETWEEN_FLUSHES", -1.0)
+    class_scores, labelled = ProposalSegmenter.class_scores, []
+
+    def counted(self: ProposalSegmenter, position: int, size: tuple[int, int]) -> Tensor:
+        labelled.append(position)
+        if labelled == [0, 1]:
+            raise tiny.KilledError
+        return class_scores(self, position, size)
+
+    monkeypatch.setattr(ProposalSegmenter, "class_scores", counted)
+    again = tmp_path / "again"
+    with pytest.raises(tiny.KilledError):
+        self_trained(again, proposer(), rule)
+    with pytest.raises(tiny.KilledError):
+        self_trained(again, proposer(), rule, tiny.RecordedCurves(dies_after=3))
+    assert labelled == [0, 1, 1]
+    self_trained(again, proposer(), rule)
+    assert labelled == [0, 1, 1]
+    for name in ("pseudo_labels.h5", "network.safetensors", "val.h5"):
+        found, whole = ((tmp_path / run / "st" / name).read_bytes() for run in ("again", "whole"))
+        assert found == whole, name

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tools.compose_params import compose
 from zslib.params import load_params, select
@@ -40,3 +41,21 @@ def test_other_benchmarks_have_the_scores_of_their_splits(
     found = declared_scores(project, lambda name: select(params, name))
     assert expected.items() <= found.items()
     assert {name.split("-")[0] for name in found} == set(params.splits)
+
+
+@pytest.mark.parametrize("report", ["report", "report_across"])
+def test_the_report_is_made_anew_when_a_row_is_switched_on_or_off(
+    project: Path, report: str
+) -> None:
+    files = [project / "dvc.yaml", *project.glob("pipelines/*/dvc.yaml")]
+    stages = {file: yaml.safe_load(file.read_text())["stages"] for file in files}
+    switches = {
+        values.strip("${}")
+        for found in stages.values()
+        for stage in found.values()
+        if "metrics" in stage
+        for values in stage["matrix"].values()
+    }
+    params = set(stages[project / "dvc.yaml"][report]["params"])
+    assert {name for name in switches if not {name, name.split(".")[0]} & params} == set()
+    assert len(switches) > 10

@@ -5,9 +5,12 @@ import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from zslib.params import load_params, select
+from zslib.report.declared import declared_scores
 
 if TYPE_CHECKING:
     from tests.pipeline.conftest import Declared
@@ -40,11 +43,37 @@ def _walk(node: ast.AST, options: dict[str, list[str]]) -> Iterator[ast.AST]:
         yield from _walk(child, options)
 
 
+def sections_handed_to(source: str) -> set[str]:
+    """The functions that are given `section` itself, and ask for what the source does not show."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return {
+        ast.unparse(call.func)
+        for call in calls
+        if any(isinstance(arg, ast.Name) and arg.id == "section" for arg in call.args)
+    }
+
+
+def sections_of_declared_scores(project: Path, known: set[str]) -> set[str]:
+    """What `declared_scores` asks for, beside what lies within the known sections."""
+    params, asked = load_params(project / "params.yaml"), set()
+
+    def section(name: str) -> Any:
+        asked.add(name)
+        return select(params, name)
+
+    declared_scores(project, section)
+    return {name for name in asked if name.split(".")[0] not in known}
+
+
 def test_params_are_the_sections_that_the_code_asks_for(
     declared: "Declared", project: Path
 ) -> None:
     source = (project / declared.module.replace(".", "/")).with_suffix(".py").read_text()
     asked = sections_asked_for(source, declared.options)
+    readers = sections_handed_to(source)
+    assert readers <= {"declared_scores"}
+    if readers:
+        asked |= sections_of_declared_scores(project, asked)
     # Where the work runs must not make a stage stale: results do not depend on it.
     assert set(declared.entry.get("params", [])) == asked - {"compute"}
 
@@ -63,6 +92,15 @@ def main(section, *, split):
     assert sections_asked_for(source, options | {"graph": []}) == asked | {"graph"}
     both = {"seed", "benchmark.unseen.a", "benchmark.unseen.b", "a", "b"}
     assert sections_asked_for(source, {"split": ["a", "b"]}) == both
+
+
+def test_a_function_that_is_given_the_sections_is_found() -> None:
+    assert sections_handed_to('f(section("seed"), g(Path(), section))') == {"g"}
+
+
+def test_no_stage_depends_on_where_the_dataset_lies(declared: "Declared") -> None:
+    """That stands in root.json; a stage depends on the files beside it."""
+    assert not [path for path in declared.paths("deps") if path.endswith("/index")]
 
 
 def test_the_command_fits_the_stage(declared: "Declared") -> None:

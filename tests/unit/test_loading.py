@@ -80,6 +80,12 @@ def test_no_worker_is_sent_the_label_maps(
             assert torch.equal(torch.as_tensor(one), torch.as_tensor(other)), name
 
 
+def test_positions_count_from_the_end_too(labels: LabelMaps, tmp_path: Path) -> None:
+    for maps in (labels, mixed(labels, tmp_path)):
+        for position in range(len(maps)):
+            assert np.array_equal(maps[position - len(maps)], maps[position])
+
+
 def test_label_maps_in_memory_are_sent_whole() -> None:
     sizes = np.array([[1, 3]], np.int32)
     sent = pickle.dumps(LabelMaps(("a",), sizes, np.array([5, 6, 7], np.uint8), {}))
@@ -157,8 +163,23 @@ def test_what_is_left_is_the_least_of_machine_and_groups(
     (step / "memory.max").write_text("max\n")
     (job / "memory.max").write_text("300000\n")
     (job / "memory.current").write_text("250000\n")
-    (job / "memory.stat").write_text("anon 180000\ninactive_file 70000\n")
+    (job / "memory.stat").write_text("anon 180000\ninactive_file 60000\nactive_file 10000\n")
     assert memory.free_memory() == 120000
+
+
+@pytest.mark.parametrize("current", [None, "", "unknown\n"])
+def test_a_limit_without_what_is_used_of_it_tells_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, current: str | None
+) -> None:
+    monkeypatch.setattr(memory, "_PROC", tmp_path)
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path)
+    (tmp_path / "self").mkdir()
+    (tmp_path / "meminfo").write_text("MemAvailable:  500 kB\n")
+    (tmp_path / "self/cgroup").write_text("0::/\n")
+    (tmp_path / "memory.max").write_text("300000\n")
+    if current is not None:
+        (tmp_path / "memory.current").write_text(current)
+    assert memory.free_memory() == 0
 
 
 # --- what is read is what was indexed ------------------------------------------------------------

@@ -478,6 +478,8 @@ def test_scores_that_no_stage_writes_are_not_even_read(project, caplog):
     (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert all(name in warning for name in listed)
     assert "\n" not in warning
+    for said in (warning, page):
+        assert re.search(r"left from other settings or\sother\ssplits,\s(they|and) can stay", said)
 
 
 def test_an_evaluation_that_no_stage_writes_any_more_is_not_taken_for_its_row(project):
@@ -716,6 +718,15 @@ def test_a_choice_that_was_none_has_no_curve(project, monkeypatch):
     """Of an imported generator: no draw was held out."""
     none = CURVES | {"hiou": [], "held_out": []}
     monkeypatch.setitem(CHOICES, ("zs3net", "clean"), {"unseen_weight": none})
+    project.write_result("zs3net", "clean")
+    _, html = project.build()
+    assert "ZS3Net: loss weight" not in html
+    assert "SPNet-c: calibration gamma" in html
+
+
+def test_details_of_an_imported_model_are_no_choice(project, monkeypatch):
+    imported = {"imported_from": "spnet.pth", "xxh3": "00"}
+    monkeypatch.setitem(CHOICES, ("zs3net", "clean"), imported)
     project.write_result("zs3net", "clean")
     _, html = project.build()
     assert "ZS3Net: loss weight" not in html

@@ -98,9 +98,32 @@ def test_rows_are_on_disk_before_the_notes_of_them(
 def test_a_file_with_items_to_do_is_not_published(tmp_path: Path) -> None:
     file = begun(tmp_path)
     write(file, 2)
-    with pytest.raises(AssertionError, match=r"items \[0, 1, 3, 4, 5\] are missing"):
+    with pytest.raises(InputError, match=r"work\.h5: 5 of 6 items are missing; rerun the stage"):
         publish(file, tmp_path / "out.h5")
     assert not (tmp_path / "out.h5").exists()
+
+
+def test_writers_keep_notes_apart_and_see_those_of_all(tmp_path: Path) -> None:
+    """In one file, a page that one machine writes back takes the notes of another with it."""
+    first = begun(tmp_path)
+    second = ResumableFile(tmp_path / "work.h5", items=ITEMS, writer=1)
+    for file, items in ((first, (0, 2, 4)), (second, (1, 3, 5))):
+        before = {notes: notes.read_bytes() for notes in tmp_path.glob("*.done")}
+        for item in items:
+            write(file, item)
+        file.flush()
+        assert all(notes.read_bytes() == content for notes, content in before.items())
+    assert begun(tmp_path).to_do == []
+    assert publish(first, tmp_path / "out.h5").read_bytes() == at_once(tmp_path)
+
+
+def test_notes_of_a_lost_file_are_lost_whoever_wrote_them(tmp_path: Path) -> None:
+    begun(tmp_path)
+    other = ResumableFile(tmp_path / "work.h5", items=ITEMS, writer=1)
+    write(other, 3)
+    other.flush()
+    (tmp_path / "work.h5").unlink()
+    assert begun(tmp_path).to_do == list(range(ITEMS))
 
 
 def test_a_file_of_no_items_is_published(tmp_path: Path) -> None:

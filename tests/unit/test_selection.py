@@ -28,8 +28,12 @@ def test_a_blind_choice_warns_and_leaves_a_note(caplog: pytest.LogCaptureFixture
     choice = Choice((0.3, 100.0), ((0.0, 0.0), (0.0, 0.0)), ((0, 1), (2,)))
     assert choice.is_blind
     note = choice.describe(CLASSES)["note"]
-    assert note.startswith("cat, dog, cow: no pixel of these was found")
-    assert "the first candidate, 0.3, was taken blindly; raise features.tuning_images" in note
+    assert note.startswith(
+        "cat, dog, cow: every candidate scored 0, since the tuning images show none"
+    )
+    assert (
+        "or no pixel of them was told right, so the first candidate, 0.3, was taken blindly" in note
+    )
     (record,) = caplog.records
     assert (record.levelname, record.getMessage()) == ("WARNING", note)
 

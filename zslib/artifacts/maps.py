@@ -19,7 +19,7 @@ from zslib.artifacts.store import allocate, finish, map_array, open_arrays
 
 PSEUDO = Schema("pseudo/1", "self_training")
 PREDICTIONS = Schema("predictions/1", "evaluate")
-LABELS = Schema("labels/1", "seen_labels, all_labels or val_labels")
+LABELS = Schema("labels/2", "seen_labels, all_labels or val_labels")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class LabelMaps(Sequence[np.ndarray]):
 
     def __getitem__(self, position: int) -> np.ndarray:  # type: ignore[override]
         """Return the label map (H, W) uint8 at a position."""
+        position = range(len(self))[position]  # from the end too, as in any sequence
         start = self._starts[position]
         height, width = self.sizes[position]
         return self.pixels[start : start + height * width].reshape(height, width)
@@ -110,6 +111,7 @@ class MixedLabels(Sequence[np.ndarray]):
         return len(self.ids)
 
     def __getitem__(self, position: int) -> np.ndarray:  # type: ignore[override]
+        position = range(len(self))[position]
         first_pseudo = len(self.ids) - len(self.pseudo)
         if position >= first_pseudo:
             return self.pseudo[position - first_pseudo]

@@ -103,6 +103,14 @@ def _move_into_place(source: Path, path: Path) -> None:
     _fsync(path.parent)
 
 
+def link_or_copy(source: Path, out: Path) -> None:
+    """Give a file that nobody writes to any more a second place, inside what is being published."""
+    try:
+        os.link(source, out)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(source, out)
+
+
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -11,9 +11,9 @@ def free_memory() -> int:
     """Return how many bytes may still be taken; 0 where the system does not tell (only Linux does)."""
     try:
         machine = _numbers(_PROC / "meminfo")["MemAvailable:"] * 1024
-    except (OSError, KeyError):
+        return max(0, min([machine, *_left_in_groups()]))
+    except (OSError, KeyError, IndexError, ValueError):
         return 0
-    return max(0, min([machine, *_left_in_groups()]))
 
 
 def _left_in_groups() -> Iterator[int]:
@@ -24,7 +24,8 @@ def _left_in_groups() -> Iterator[int]:
             limit = _lines(folder / "memory.max")
             if limit and limit[0] != "max":
                 # Files that were read are counted as used, and given up when memory is asked for.
-                files = _numbers(folder / "memory.stat").get("inactive_file", 0)
+                stat = _numbers(folder / "memory.stat")
+                files = stat.get("inactive_file", 0) + stat.get("active_file", 0)
                 yield int(limit[0]) - int(_lines(folder / "memory.current")[0]) + files
 
 

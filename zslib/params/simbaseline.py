@@ -94,8 +94,11 @@ class ProposalParams(Section):
 class FusionParams(Section):
     """How both classifiers decide together (simbaseline §5)."""
 
-    weight: float = Field(0.8, ge=0, le=1)
-    """Of the queries' probabilities for seen classes, and of the regions' for unseen ones."""
+    weight: float = Field(0.8, gt=0, le=1)
+    """Of the queries' probabilities for seen classes, and of the regions' for unseen ones.
+
+    At 0 the formula would trust regions with seen classes and queries with unseen ones; what the
+    released code means by it, regions alone, is a row of its own ("direct CLIP")."""
     invalid_queries: Literal["drop", "keep"] = "drop"
     """Queries whose mask is empty have no region: they do not vote, or vote as released."""
 

@@ -8,6 +8,11 @@ from pathlib import Path
 from zslib.errors import InputError
 from zslib.params import Params
 
+_NO_MODEL = (
+    "naming classes needs a vision-language model: set vision_language.models, or name one with "
+    "--artifact clip=FOLDER"
+)
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -31,6 +36,8 @@ class Artifacts:
     given: Mapping[str, Path] = field(default_factory=dict)
     changes: Sequence[str] = ()
     """Of parameters, without which DVC knows no stage of this benchmark and split."""
+    unmade: Mapping[str, str] = field(default_factory=dict)
+    """By name, what to do about an artifact that no stage makes with these parameters."""
     used: dict[str, Path] = field(default_factory=dict)
     """All that were asked for so far."""
 
@@ -44,24 +51,21 @@ class Artifacts:
             changes.append(f"-S benchmark={name}")
         if split not in params.splits:
             changes.append(f"-S 'splits=[{split}]'")
-        return cls(Path("artifacts") / name, split, given, changes)
+        unmade = {} if params.vision_language.models else {"clip": _NO_MODEL}
+        return cls(Path("artifacts") / name, split, given, changes, unmade)
 
     def find(self, name: str, artifact: Artifact) -> Path:
         """Return where an artifact lies.
 
         Raises:
-            InputError: there is none, and the message names the stage that makes it; it is a folder
-                for a file, or a file for a folder.
+            InputError: there is none, and the message names the stage that makes it, if one does; it is
+                a folder for a file, or a file for a folder.
         """
         own = self.root / artifact.path.format(split=self.split)
         path = self.given.get(name, own)
         if not path.exists():
-            stage = artifact.stage.format(split=self.split)
-            command = " ".join(["exp run", *self.changes] if self.changes else ["repro"])
-            raise InputError(
-                f"{path}: there is no such artifact; run `dvc {command} {stage}`, which makes it, or "
-                f"name another with --artifact {name}=PATH"
-            )
+            remedy = self.unmade.get(name) or self._remedy(name, artifact)
+            raise InputError(f"{path}: there is no such artifact; {remedy}")
         if path.is_dir() != artifact.is_folder:
             raise InputError(
                 f"{path}: is {_kind(path.is_dir())}, where {own} is {_kind(artifact.is_folder)}; "
@@ -85,6 +89,14 @@ class Artifacts:
             name: {"path": str(path), "sha256": _digest(path)}
             for name, path in sorted(self.used.items())
         }
+
+    def _remedy(self, name: str, artifact: Artifact) -> str:
+        stage = artifact.stage.format(split=self.split)
+        command = " ".join(["exp run", *self.changes] if self.changes else ["repro"])
+        return (
+            f"run `dvc {command} {stage}`, which makes it, or name another with "
+            f"--artifact {name}=PATH"
+        )
 
 
 def named_paths(given: Sequence[str]) -> dict[str, Path]:

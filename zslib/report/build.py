@@ -108,7 +108,8 @@ def _others(scores: Path, declared: Mapping[str, str]) -> list[str]:
     names = sorted(path.name for path in scores.glob("*.json") if path.name not in declared)
     if names:
         _log.warning(
-            "%s: left out, since no stage in force writes it: %s; delete what is no longer wanted",
+            "%s: left out, since no stage in force writes it: %s; left from other settings or other "
+            "splits, they can stay",
             scores,
             ", ".join(names),
         )

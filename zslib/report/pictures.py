@@ -152,7 +152,7 @@ def label_map_uri(
 
 
 def confidence_uri(confidences: UInt8[np.ndarray, "h w"]) -> str:
-    """Return probabilities in 255ths as a PNG data URI: white for 0, dark blue for 1."""
+    """Return confidences in 255ths as a PNG data URI: white for 0, dark blue for 1."""
     picture = Image.fromarray(_at_page_size(confidences))
     ramp = np.linspace(0, 1, 256)[:, None]
     picture.putpalette((_LOW * (1 - ramp) + _HIGH * ramp).round().astype(np.uint8).tobytes())

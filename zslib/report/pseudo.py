@@ -38,7 +38,7 @@ class PseudoLabels:
     result: Result
     labels: LabelMaps
     confidences: LabelMaps
-    """Probability of each pixel's label, in 255ths."""
+    """How sure the method was of each pixel's label, in 255ths."""
     areas: Int64[np.ndarray, "i 256"]
     """How many pixels of each image have each label."""
 

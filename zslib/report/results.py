@@ -103,11 +103,12 @@ def choices_of(results: Sequence[Result]) -> list[ShownChoice]:
         _choice(result.scores.method, parameter, details)
         for result in results
         for parameter, details in result.details.items()
-        if details.get("hiou")  # tau is chosen by the seen mIoU: zslib.report.eigenvectors
+        # An imported model's details are words; tau is chosen by the seen mIoU: zslib.report.eigenvectors.
+        if isinstance(details, Mapping) and details.get("hiou")
     ]
 
 
-def _choice(method: str, parameter: str, details: dict) -> ShownChoice:
+def _choice(method: str, parameter: str, details: Mapping[str, Any]) -> ShownChoice:
     return ShownChoice(
         method,
         parameter,

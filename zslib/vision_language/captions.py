@@ -90,7 +90,8 @@ def fit(
             output = prepared(
                 pixel_values=batch.pictures.to(runtime.device), **tokens.to(runtime.device)
             )
-        loss = contrastive(output.logits_per_image.float(), batch.belong.to(runtime.device))
+        logits = scaled_cosines(output.image_embeds, output.text_embeds, clip.logit_scale)
+        loss = contrastive(logits, batch.belong.to(runtime.device))
         stepping.zero_grad(set_to_none=True)
         runtime.backward(loss)
         runtime.clip(clip, stepping, 1.0)
@@ -155,6 +156,13 @@ def clip_config(params: CaptionTraining, tokenizer: CLIPTokenizer) -> CLIPConfig
     return CLIPConfig(
         text_config=tower | text, vision_config=tower | vision, projection_dim=params.dimension
     )
+
+
+def scaled_cosines(
+    pictures: Float[Tensor, "b d"], texts: Float[Tensor, "t d"], log_scale: Float[Tensor, ""]
+) -> Float[Tensor, "b t"]:
+    """Return CLIP's logits of unit vectors: under autocast, the model's own have steps of a half."""
+    return (texts.float() @ pictures.float().T * log_scale.exp()).T
 
 
 def contrastive(logits: Float[Tensor, "b t"], belong: Bool[Tensor, "b t"]) -> Float[Tensor, ""]:

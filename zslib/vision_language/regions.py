@@ -4,6 +4,7 @@ Crops of one image are made all at once, and embedded together with those of the
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,8 @@ def embed_regions(
     for position in progress(to_do, name=f"regions {out.stem}"):
         proposal = proposals[position]
         picture = _read(images[position], proposal.view).to(runtime.device)
-        masks = proposal.soft_masks().to(runtime.device)
+        logits = proposal.logits.to(runtime.device)  # before they grow to the size of the image
+        masks = replace(proposal, logits=logits).soft_masks()
         waiting.append((position, *cut_out(picture, masks, model.image_size, params)))
         enough = sum(len(crops) for _, crops, _ in waiting) >= params.batch_size
         if enough or position == to_do[-1]:

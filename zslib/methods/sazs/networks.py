@@ -70,9 +70,17 @@ class ShapeAware(nn.Module):
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b h w"]]:
         """Return the margin of every class, and the edge logits."""
         embeddings = self.embed(images)
-        wanted = directions(self.classes, self.others, self.form)
-        margins = torch.einsum("bdhw,cd->bchw", comparable(embeddings, self.form), wanted)
-        return margins, self.edge(embeddings)[:, 0]
+        return self.margins(embeddings), self.edge(embeddings)[:, 0]
+
+    def margins(self, embeddings: Float[Tensor, "b d h w"]) -> Float[Tensor, "b c h w"]:
+        """Return the margin of every class, as float32 even under autocast.
+
+        Margins tell classes apart by less than the step of a bfloat16 of their size.
+        """
+        with torch.autocast(embeddings.device.type, enabled=False):
+            wanted = directions(self.classes, self.others, self.form)
+            given = comparable(embeddings.float(), self.form)
+            return torch.einsum("bdhw,cd->bchw", given, wanted)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,12 @@ def class_logits(
 def text_logits(
     vectors: Float[Tensor, "*q d"], text: Float[Tensor, "k d"]
 ) -> Float[Tensor, "*q k"]:
-    """Return 100 times the cosine of vectors with each text."""
-    return SCALE * F.normalize(vectors, dim=-1) @ F.normalize(text, dim=-1).T
+    """Return 100 times the cosine of vectors with each text, as float32 even under autocast.
+
+    bfloat16 tells logits near 100 apart in steps of a half.
+    """
+    with torch.autocast(vectors.device.type, enabled=False):
+        return SCALE * F.normalize(vectors.float(), dim=-1) @ F.normalize(text.float(), dim=-1).T
 
 
 def map_logits(

@@ -107,7 +107,9 @@ class MaskFormer(PixelLevelNetwork):
     def _masks(
         self, states: Float[Tensor, "b q c"], pixels: Float[Tensor, "b e h w"]
     ) -> Float[Tensor, "b q h w"]:
-        return torch.einsum("bqc,bchw->bqhw", self.body.mask_embedder(states), pixels)
+        wanted = self.body.mask_embedder(states)
+        with torch.autocast(wanted.device.type, enabled=False):  # these, too, are large
+            return torch.einsum("bqc,bchw->bqhw", wanted.float(), pixels.float())
 
 
 class Proposer(Trained[MaskFormer]):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -32,6 +33,8 @@ Kind = TypeVar("Kind", bound="ByClassScores")
 By = Literal["both", "queries", "regions", "oracle"]
 Scores = Callable[[int, Float[Tensor, "q h w"]], Float[Tensor, "q k"]]
 """From an image's position and its soft masks to a score per query and class."""
+SoftMasks = Callable[[int], Float[Tensor, "q h w"]]
+"""From an image's position to its masks in [0, 1]."""
 
 
 class ByClassScores:
@@ -72,6 +75,8 @@ class ProposalSegmenter(ByClassScores):
     meta: Mapping[str, Any] = field(default_factory=dict)
     """Nothing is chosen: the ensemble weight is the published one. Held-out seen classes could not tell,
     for the queries have learned them, and would be trusted with them as they cannot be with unseen ones."""
+    masks: SoftMasks | None = None
+    """In place of those of `proposals`, made anew each time."""
 
     @property
     def ids(self) -> Sequence[str]:
@@ -83,7 +88,7 @@ class ProposalSegmenter(ByClassScores):
 
     def class_scores(self, position: int, size: tuple[int, int]) -> Float[Tensor, "k H W"]:
         """Return the scores of all classes, made at the size of the test image, at another size."""
-        masks = self.proposals[position].soft_masks()
+        masks = (self.masks or masks_of(self.proposals))(position)
         found = semantic_map(self.scores(position, masks), masks)
         return F.interpolate(found[None], size, mode="bilinear", align_corners=False)[0]
 
@@ -101,24 +106,36 @@ def segmenter(
 ) -> ProposalSegmenter:
     """Return what names the masks by both classifiers, by one of them, or by looking at `truth`.
 
+    The soft masks of the last image are kept, for evaluation asks twice: among all classes and among
+    the unseen ones.
+
     Raises:
         InputError: no regions, where they are needed.
     """
     classes = scored_classes(split)
+
+    def segmenter_by(scores: Scores) -> ProposalSegmenter:
+        masks = lru_cache(maxsize=1)(masks_of(proposals))
+        return ProposalSegmenter(proposals, split, classes, scores, masks=masks)
+
     if by == "oracle":
         assert truth is not None
-        return ProposalSegmenter(proposals, split, classes, by_truth(proposals, truth, classes))
+        return segmenter_by(by_truth(proposals, truth, classes))
     of_queries = by_queries(proposals, text_rows(query_text, classes))
     if by == "queries":
-        return ProposalSegmenter(proposals, split, classes, of_queries)
+        return segmenter_by(of_queries)
     if regions is None or region_text is None:
         raise InputError(f"by {by}: needs region embeddings and text for them")
     rows = text_rows(region_text, classes)
     if by == "regions":
-        return ProposalSegmenter(proposals, split, classes, by_regions(regions, rows))
+        return segmenter_by(by_regions(regions, rows))
     seen = torch.tensor([c in split.seen for c in classes])
-    scores = by_both(of_queries, regions, rows, seen, params)
-    return ProposalSegmenter(proposals, split, classes, scores)
+    return segmenter_by(by_both(of_queries, regions, rows, seen, params))
+
+
+def masks_of(proposals: Proposals) -> SoftMasks:
+    """Return what makes the soft masks of an image."""
+    return lambda position: proposals[position].soft_masks()
 
 
 def scored_classes(split: Split) -> tuple[int, ...]:
