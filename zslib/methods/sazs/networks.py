@@ -21,6 +21,7 @@ from zslib.benchmark import Split
 from zslib.grids import feature_grid
 from zslib.methods.sazs.objectives import Form, comparable, directions
 from zslib.params import EncoderParams, ModelParams, SazsModel
+from zslib.precision import without_autocast
 from zslib.training import Runtime
 
 NETWORK = Schema("sazs/1", "train of sazs")
@@ -77,7 +78,7 @@ class ShapeAware(nn.Module):
 
         Margins tell classes apart by less than the step of a bfloat16 of their size.
         """
-        with torch.autocast(embeddings.device.type, enabled=False):
+        with without_autocast(embeddings.device):
             wanted = directions(self.classes, self.others, self.form)
             given = comparable(embeddings.float(), self.form)
             return torch.einsum("bdhw,cd->bchw", given, wanted)

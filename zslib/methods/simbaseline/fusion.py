@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from zslib.precision import without_autocast
+
 SCALE = 100.0
 """Of cosines, before any softmax; a constant, not CLIP's learned one (simbaseline §2.1)."""
 
@@ -22,11 +24,8 @@ def class_logits(
 def text_logits(
     vectors: Float[Tensor, "*q d"], text: Float[Tensor, "k d"]
 ) -> Float[Tensor, "*q k"]:
-    """Return 100 times the cosine of vectors with each text, as float32 even under autocast.
-
-    bfloat16 tells logits near 100 apart in steps of a half.
-    """
-    with torch.autocast(vectors.device.type, enabled=False):
+    """Return 100 times the cosine of vectors with each text, as float32 even under autocast."""
+    with without_autocast(vectors.device):
         return SCALE * F.normalize(vectors.float(), dim=-1) @ F.normalize(text.float(), dim=-1).T
 
 

@@ -22,6 +22,7 @@ from zslib.methods.simbaseline.pixel_level import (
     maskformer_config,
 )
 from zslib.params import MaskFormerParams, ProposalEncoder
+from zslib.precision import without_autocast
 
 MASKFORMER = Schema("maskformer/1", "network or self_training (simbaseline)")
 
@@ -108,7 +109,7 @@ class MaskFormer(PixelLevelNetwork):
         self, states: Float[Tensor, "b q c"], pixels: Float[Tensor, "b e h w"]
     ) -> Float[Tensor, "b q h w"]:
         wanted = self.body.mask_embedder(states)
-        with torch.autocast(wanted.device.type, enabled=False):  # these, too, are large
+        with without_autocast(wanted.device):  # these, too, are large
             return torch.einsum("bqc,bchw->bqhw", wanted.float(), pixels.float())
 
 
