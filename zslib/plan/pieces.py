@@ -115,23 +115,22 @@ def cagnet_rows(params: Params, device: torch.device) -> Piece:
 def classified(params: Params) -> Piece:
     """Return photographs that a linear classifier of cached features labels."""
     classifier, features = _linear(params)
-    width, height = PHOTOGRAPH
-
-    def run(photographs: int) -> None:
-        for _ in range(photographs):
-            classifier.predict(features, (height, width))
-
-    return Piece(run, units=width * height)
+    return _photographs(lambda size: classifier.predict(features, size))
 
 
 def between_competitors(params: Params) -> Piece:
     """Return photographs of which it tells the best seen and the best unseen class of each pixel."""
     classifier, features = _linear(params)
+    return _photographs(lambda size: classifier.competitors(features, size))
+
+
+def _photographs(look: Callable[[tuple[int, int]], object]) -> Piece:
+    """Return photographs, at each of whose (height, width) a classifier looks."""
     width, height = PHOTOGRAPH
 
     def run(photographs: int) -> None:
         for _ in range(photographs):
-            classifier.competitors(features, (height, width))
+            look((height, width))
 
     return Piece(run, units=width * height)
 
