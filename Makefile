@@ -15,7 +15,7 @@ PY := .venv/bin/python
 # Stages call `python`: let it be ours. Quoted, since the project's path may hold spaces.
 OURS := PATH="$(CURDIR)/.venv/bin:$$PATH"
 
-.PHONY: help env demo repro test lint format bench fsck deps params
+.PHONY: help env demo repro test lint format bench fsck params
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -47,9 +47,6 @@ bench: .venv/.installed  ## time the hot paths against their alternatives
 
 fsck: .venv/.installed  ## hash every object of the DVC cache again (ARGS=--delete: remove what is damaged)
 	$(PY) -m zslib.cli fsck $(ARGS)
-
-deps: .venv/.installed  ## write each stage's zslib modules into the dvc.yaml files
-	$(PY) -m tools.code_deps $(ARGS)
 
 params: .venv/.installed  ## write params.yaml from conf/ (ARGS="benchmark=voc12 ...": another choice)
 	$(PY) -m tools.compose_params $(ARGS)

@@ -22,6 +22,9 @@ import click
 
 LONGEST_NAME = 30
 
+LISTS_CODE = "code"
+"""The stage behind all others. Most of what it writes stays as it was; until it has run, who knows?"""
+
 # Every stage has a process of DVC, and half of what that takes to start is imports: one server has
 # them, and the processes fork from it.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -34,10 +37,20 @@ PROCESSES.set_forkserver_preload(["dvc.cli", "dvc.commands.repro", "dvc.repo.rep
 @click.argument("targets", nargs=-1)
 def main(jobs: int, gpus: str, targets: Sequence[str]) -> None:
     """Run what is out of date; TARGETS are stages, with all they depend on. Default: everything."""
-    failed = Workers(jobs, gpus.split(",") if gpus else []).run(stale_stages(targets))
+    failed = bring_up_to_date(Workers(jobs, gpus.split(",") if gpus else []), targets)
     if failed:
         sys.exit(f"{failed}: failed (see above); nothing new was started, the rest is kept")
     print("Data and pipelines are up to date.")
+
+
+def bring_up_to_date(workers: "Workers", targets: Sequence[str]) -> str | None:
+    """Run what is out of date; return the first stage that failed."""
+    stale = stale_stages(targets)
+    if LISTS_CODE in stale:
+        if failed := workers.run({LISTS_CODE: set()}):
+            return failed
+        stale = stale_stages(targets)
+    return workers.run(stale)
 
 
 def stale_stages(targets: Sequence[str]) -> dict[str, set[str]]:

@@ -23,8 +23,9 @@ from zslib.artifacts.maps import LABELS, PREDICTIONS, open_label_maps, open_labe
 from zslib.backbones.trained import Backbone, build_network
 from zslib.benchmark import IGNORE_INDEX
 from zslib.datasets.index import ImageIndex
+from zslib.datasets.views import read_view
 from zslib.embeddings.table import load_class_vectors, save_class_vectors
-from zslib.methods.simbaseline.extraction import TestImages, pad, read_view
+from zslib.methods.simbaseline.extraction import TestImages, pad
 from zslib.methods.simbaseline.fcn import PixelEmbedder
 from zslib.methods.simbaseline.fcn_segmenters import by_pixels, by_windows, fused, segmenter
 from zslib.params import ViewParams, WindowParams, WindowScale, load_params

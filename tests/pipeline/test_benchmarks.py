@@ -366,7 +366,8 @@ def test_a_target_has_the_stages_of_cross_dataset_evaluation_alone(
     names = ["source", "text", "learned_text", "proposals", "regions", "evaluate"]
     own = {f"pipelines/cross-dataset/dvc.yaml:{name}@u15" for name in names}
     draws_the_world = "pipelines/world/dvc.yaml:draw"
-    assert set(stages) == own | {"index", "val_labels", "report_across@u15", draws_the_world}
+    shared = {"code", "index", "val_labels", "report_across@u15", draws_the_world}
+    assert set(stages) == own | shared
     assert missing_parameters(stages.values()) == set()
     made = {str(out) for stage in stages.values() for out in stage.outs}
     read = {str(dep) for name in own for dep in stages[name].deps}

@@ -33,7 +33,7 @@ PIPELINE = {
     "evaluate": {
         "matrix": {"split": "${splits}"},
         "cmd": "python stages/evaluate.py ${item.split}",
-        "deps": ["stages/evaluate.py"],
+        "deps": ["artifacts/code/evaluate.txt"],
         "params": ["seed", "spnet"],
         "metrics": [{"results/world/${item.split}-spnet-clean.json": {"cache": False}}],
     }
@@ -48,12 +48,18 @@ def experiment(project: Project, name: str, *changes: str) -> None:
     project.call("git", "checkout", "--quiet", "--force", ".")
 
 
+def write_stage(project: Project, text: str) -> None:
+    """Write the stage's module, and the list of its code as the stage `code` would."""
+    project.write("stages/evaluate.py", text)
+    project.write("artifacts/code/evaluate.txt", text)
+
+
 @pytest.fixture(scope="module")
 def seeds(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Seed 0 committed; seeds 1 and 2 as experiments. Scores tell seed and rate."""
     root = tmp_path_factory.mktemp("seeds")
     project = Project.create(root, stages=PIPELINE, params=PARAMS)
-    project.write("stages/evaluate.py", STAGE)
+    write_stage(project, STAGE)
     project.call("dvc", "repro")
     project.commit()
     experiment(project, "one", "seed=1")
@@ -86,7 +92,7 @@ def test_another_rate_and_other_code_are_variants_of_their_own(
 ) -> None:
     # The commit of `fast` still holds the row of u4 at the old rate, which its pipeline does not write.
     experiment(project, "fast", "seed=1", "spnet.lr=5.0", "splits=[u2]")
-    project.write("stages/evaluate.py", STAGE.replace("+ 0.2", "+ 0.3"))
+    write_stage(project, STAGE.replace("+ 0.2", "+ 0.3"))
     experiment(project, "edited", "seed=1")
     result = leaderboard(project, monkeypatch)
     assert result.exit_code == 0, result.output
@@ -99,16 +105,16 @@ def test_another_rate_and_other_code_are_variants_of_their_own(
     ]
     first, second, third = result.output.splitlines()[-3:]
     assert re.fullmatch(
-        r"variant 1: world; spnet.lr=1.0; stages/evaluate.py=\w{8}: .*, one, two", first
+        r"variant 1: world; spnet.lr=1.0; code of evaluate=\w{8}: .*, one, two", first
     )
-    assert re.fullmatch(r"variant 2: world; spnet.lr=5.0; stages/evaluate.py=\w{8}: fast", second)
+    assert re.fullmatch(r"variant 2: world; spnet.lr=5.0; code of evaluate=\w{8}: fast", second)
     assert third.split("=")[-1] != first.split("=")[-1]
 
 
 def test_what_an_experiment_holds_is_checked(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project.write("stages/evaluate.py", STAGE.replace('"inductive"', '"unknown"'))
+    write_stage(project, STAGE.replace('"inductive"', '"unknown"'))
     experiment(project, "odd", "seed=1")
     result = leaderboard(project, monkeypatch)
     assert result.exit_code == 2
@@ -161,12 +167,12 @@ def test_runs_of_several_benchmarks_are_compared_within_each() -> None:
     assert [row["variant"] for row in rows_of(found)] == [1, 1, 2]
 
 
-def test_a_parameter_that_is_missing_is_a_difference_and_a_module_is_none() -> None:
+def test_a_parameter_that_is_missing_is_a_difference_and_a_stage_is_none() -> None:
     found = variants([run("a", seed=0), run("b", seed=1, params={"lr": "1", "decay": "2"})])
     assert [str(variant) for variant in found] == ["world; decay=none: a", "world; decay=2: b"]
-    code = {"zslib/losses.py": "0123"}
+    code = {"evaluate": "0123"}
     assert len(variants([run("a", seed=0, code=code), run("b", seed=1)])) == 1
-    other = {"zslib/losses.py": "4567"}
+    other = {"evaluate": "4567"}
     assert len(variants([run("a", seed=0, code=code), run("b", seed=1, code=other)])) == 2
 
 

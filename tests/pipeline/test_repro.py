@@ -69,6 +69,18 @@ def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path)
 
 
+def test_what_runs_behind_the_lists_of_code_is_known_once_they_are_written(shell: Shell) -> None:
+    shell.write(code=("cut -c 1 input.txt > code", ["input.txt"]), last=("cp code last", ["code"]))
+    assert shell.repro().returncode == 0
+    (shell.root / "input.txt").write_text("1, remarked upon")
+    done = shell.repro()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Running stage 'code'" in done.stdout
+    assert "'last'" not in done.stdout
+    (shell.root / "input.txt").write_text("2")
+    assert "Running stage 'last'" in shell.repro().stdout
+
+
 def test_stages_that_do_not_need_each_other_run_at_the_same_time(shell: Shell) -> None:
     shell.write(
         left=(MEET.format(me="left", other="right"), ["input.txt"]),

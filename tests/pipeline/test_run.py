@@ -198,6 +198,14 @@ def test_a_generator_parameter_reruns_what_follows_the_generator(finished: Copy)
     assert results(finished) == before
 
 
+def test_code_reruns_what_runs_it_and_comments_nothing(finished: Copy) -> None:
+    module, page = (finished.root / f"zslib/{name}" for name in ("training.py", "report/page.html"))
+    module.write_text(module.read_text() + "# The end.\n")
+    assert finished.repro() == {"code"}
+    page.write_text(page.read_text() + "<!-- The end. -->\n")
+    assert finished.repro() == {"code", "report"}
+
+
 def test_unseen_labels_of_training_images_reach_no_training_stage(finished: Copy) -> None:
     facts = json.loads((finished.root / "artifacts/world/index/train_masks.json").read_text())
     classes, listed = world_ids(finished)

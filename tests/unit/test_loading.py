@@ -20,14 +20,12 @@ from zslib.artifacts.maps import (
 )
 from zslib.datasets import memory
 from zslib.datasets.decode import ImageFile, IndexedFile, checksum, read_image
-from zslib.datasets.views import BatchOrder, TrainingViews, loader
+from zslib.datasets.views import BatchOrder, TrainingViews, loader, read_view
 from zslib.errors import ArtifactError
 from zslib.features import Photographs, extract, plan_dense
 from zslib.methods.sazs.items import Items, ItemViews
-from zslib.methods.simbaseline.extraction import read_view
 from zslib.params import AugmentationParams, PromptTraining
 from zslib.training import SingleProcess
-from zslib.vision_language import regions
 from zslib.vision_language.captions import CaptionBatches
 from zslib.vision_language.pools import RegionViews
 
@@ -212,8 +210,7 @@ READERS: dict[str, Callable[[ImageFile, Path], object]] = {
     "training": seen_in_training,
     "extraction": extracted,
     "prompts": seen_as_regions,
-    "regions": lambda file, _: regions._read(file, (SIDE, SIDE)),
-    "proposals": lambda file, _: read_view(file, (SIDE, SIDE)),
+    "proposals and regions": lambda file, _: read_view(file, (SIDE, SIDE)),
     "captions": lambda file, _: CaptionBatches([file], [["a"]], TRAINING, seed=0),
 }
 

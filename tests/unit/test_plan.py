@@ -498,6 +498,21 @@ def test_stages_are_up_to_date_cached_or_to_run(shell: Path) -> None:
     assert (shell / "a").read_text() == "2"  # looking changed nothing
 
 
+def test_an_edit_that_no_stage_runs_leaves_them_up_to_date(shell: Path) -> None:
+    from dvc.repo import Repo
+
+    stages = {
+        "code": {"cmd": "cut -c 1 input > lists", "deps": ["input"], "outs": ["lists"]},
+        "first": {"cmd": "cp lists a", "deps": ["lists"], "outs": ["a"]},
+    }
+    (shell / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    Repo(str(shell)).reproduce()
+    (shell / "input").write_text("1 # a remark")
+    assert states(shell) == ["up to date", "up to date"]
+    (shell / "input").write_text("2")
+    assert states(shell) == ["up to date", "to run"]
+
+
 def test_a_folder_without_dvc_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="DVC cannot read its stages"):
         read_stages(tmp_path)
@@ -714,7 +729,17 @@ def test_graphs_have_as_many_segments_as_those_that_were_counted(voc12: Params) 
 
 
 LISTS_AND_TABLES = {
-    *("index", "world", "report", "source", "sweep", "sazs_episodes", "vectors", "embeddings"),
+    *(
+        "code",
+        "index",
+        "world",
+        "report",
+        "source",
+        "sweep",
+        "sazs_episodes",
+        "vectors",
+        "embeddings",
+    ),
     *("text_vectors", "text_table", "learned_text", "prompts"),
 }
 SMALL_NETWORKS = {

@@ -53,6 +53,13 @@ def size_with_short_side(size: tuple[int, int], short: int) -> tuple[int, int]:
     return max(short * width // height, 1), short
 
 
+def read_view(file: ImageFile, size: tuple[int, int]) -> UInt8[Tensor, "3 h w"]:
+    """Return an image resized bilinearly to (height, width)."""
+    height, width = size
+    image = read_image(file).resize((width, height), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
 def _crop_void(labels: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
     canvas = Image.new("L", (box[2] - box[0], box[3] - box[1]), IGNORE_INDEX)
     inside = (box[0], box[1], min(box[2], labels.width), min(box[3], labels.height))

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 State = Literal["up to date", "cached", "to run"]
 
+_LISTS_CODE = "code"
+"""The stage that writes, for each of the others, which code it runs."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -43,6 +46,9 @@ class Stage:
 def read_stages(project: Path) -> list[Stage]:
     """Return every stage, each after those that it depends on.
 
+    The lists of code are brought up to date, which takes seconds: until then, whatever runs code of
+    ours would seem about to run.
+
     Raises:
         InputError: the folder is no DVC project, or another DVC process holds it.
     """
@@ -51,6 +57,8 @@ def read_stages(project: Path) -> list[Stage]:
 
     try:
         repo = Repo(str(project))
+        if _LISTS_CODE in {stage.addressing for stage in repo.index.stages}:
+            repo.reproduce(_LISTS_CODE)
         with lock_repo(repo):
             return list(_stages(repo, set(repo.status())))
     except DvcException as error:

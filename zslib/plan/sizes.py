@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from zslib.artifacts.proposals import STRIDE
 from zslib.datasets.views import size_with_short_side
 from zslib.grids import feature_grid
-from zslib.methods.simbaseline.extraction import MULTIPLE
+from zslib.methods.simbaseline.extraction import padded
 from zslib.methods.simbaseline.views import resized
 from zslib.params import EncoderParams, SazsModel, ViewParams
 
@@ -123,7 +123,7 @@ def proposals(sizes: Sizes, views: ViewParams, *, queries: int, dimension: int) 
 
 def padded_views(sizes: Sizes, views: ViewParams) -> Grids:
     """(height, width) of what SimBaseline's networks see of each image."""
-    return [(_padded(height), _padded(width)) for height, width in proposal_views(sizes, views)]
+    return [padded(view) for view in proposal_views(sizes, views)]
 
 
 def proposal_views(sizes: Sizes, views: ViewParams) -> Grids:
@@ -131,10 +131,6 @@ def proposal_views(sizes: Sizes, views: ViewParams) -> Grids:
     (short_side,) = views.short_sides
     views_of = (resized(size, short_side, views.long_side) for size in sizes)
     return [(height, width) for width, height in views_of]
-
-
-def _padded(side: int) -> int:
-    return -(-side // MULTIPLE) * MULTIPLE
 
 
 def graphs(nodes: int, edges: int, images: int, dimension: int) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zslib.code import CODE_LISTS
 from zslib.errors import InputError
 from zslib.report.leaderboard import IDENTITY, Row, parse_scores, row_of
 
@@ -24,9 +25,8 @@ _NO_SCORE_DEPENDS_ON = ("seed", "compute", "report")
 _CHOICE_OF_ROWS = "splits"
 """What the names of parameters end with that say which rows are made, not how."""
 
-_CODE = ("stages/", "zslib/")
 _DIGITS = 8
-"""Of a module's checksum, in the description of a variant."""
+"""Of the checksum of a stage's code, in the description of a variant."""
 
 _LISTED = 6
 """Parameters named in the description of a variant."""
@@ -42,7 +42,7 @@ class Run:
     params: Mapping[str, str]
     """Value of each parameter that scores depend on, by dotted name."""
     code: Mapping[str, str]
-    """Checksum of each module that the scores were made with."""
+    """Checksum of the code of each stage that the scores were made by."""
 
 
 @dataclass(frozen=True)
@@ -138,13 +138,14 @@ def _run(repo: "Repo", state: "ExpState") -> Run:
     files = [Path(path) for path in state.data.metrics]
     scores = [path for path in files if path.parts[:1] == ("results",) and len(path.parts) == 3]
     params = state.data.params.get("params.yaml", {}).get("data", {})
-    code = {path: dep.hash for path, dep in state.data.deps.items() if path.startswith(_CODE)}
+    lists = {Path(path): dep.hash for path, dep in state.data.deps.items()}
+    code = {path.stem: hash for path, hash in lists.items() if path.parent == CODE_LISTS and hash}
     return Run(
         name=name,
         benchmark=scores[0].parent.name if scores else "",
         rows=tuple(_rows(repo, state.rev, name, scores)),
         params={key: value for key, value in _flat(params) if _matters(key)},
-        code={path: checksum[:_DIGITS] for path, checksum in code.items() if checksum},
+        code={name: checksum[:_DIGITS] for name, checksum in code.items() if name != "report"},
     )
 
 
@@ -160,14 +161,14 @@ def _rows(repo: "Repo", rev: str, name: str, files: Iterable[Path]) -> Iterator[
 def _settings(run: Run, others: Sequence[Run]) -> Iterator[str]:
     """Yield `key=value` for all in which not every run agrees.
 
-    A parameter that a run lacks is a difference; a module that it lacks is only one that was not used.
+    A parameter that a run lacks is a difference; a stage that it lacks is only one that it did not need.
     """
     for key in sorted({key for other in others for key in other.params}):
         if len({other.params.get(key) for other in others}) > 1:
             yield f"{key}={run.params.get(key, 'none')}"
-    for module in sorted(run.code):
-        if len({other.code[module] for other in others if module in other.code}) > 1:
-            yield f"{module}={run.code[module]}"
+    for stage in sorted(run.code):
+        if len({other.code[stage] for other in others if stage in other.code}) > 1:
+            yield f"code of {stage}={run.code[stage]}"
 
 
 def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

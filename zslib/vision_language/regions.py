@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image
 from torch import Tensor
 
 from zslib.artifacts.proposals import Proposals
 from zslib.artifacts.regions import RegionWriter
-from zslib.datasets.decode import ImageFile, read_image
+from zslib.datasets.decode import ImageFile
+from zslib.datasets.views import read_view
 from zslib.params import RegionParams
 from zslib.training import Runtime, progress
 from zslib.vision_language.crops import boxes_of, crop_and_resize, expand
@@ -72,7 +71,7 @@ def embed_regions(
     to_do = writer.to_do()
     for position in progress(to_do, name=f"regions {out.stem}"):
         proposal = proposals[position]
-        picture = _read(images[position], proposal.view).to(runtime.device)
+        picture = read_view(images[position], proposal.view).to(runtime.device)
         logits = proposal.logits.to(runtime.device)  # before they grow to the size of the image
         masks = replace(proposal, logits=logits).soft_masks()
         waiting.append((position, *cut_out(picture, masks, model.image_size, params)))
@@ -106,10 +105,3 @@ def _embed(
     counts = [len(crops) for _, crops, _ in waiting]
     for (position, _, valid), own in zip(waiting, rows.split(counts), strict=True):
         writer.add(position, own, valid)
-
-
-def _read(file: ImageFile, size: tuple[int, int]) -> UInt8[Tensor, "3 h w"]:
-    """Return an image at the size of its proposals."""
-    height, width = size
-    picture = read_image(file).resize((width, height), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)

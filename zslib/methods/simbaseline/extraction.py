@@ -5,17 +5,16 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from PIL import Image
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from zslib.artifacts.proposals import ProposalWriter
 from zslib.backbones.network import Normalise
-from zslib.datasets.decode import ImageFile, read_image
+from zslib.datasets.decode import ImageFile
 from zslib.datasets.index import ImageIndex
+from zslib.datasets.views import read_view
 from zslib.errors import InputError
 from zslib.methods.simbaseline.network import Proposer
 from zslib.methods.simbaseline.views import resized
@@ -72,7 +71,7 @@ def extract(
     writer = ProposalWriter(
         out,
         images.views,
-        [_padded(view) for view in images.views],
+        [padded(view) for view in images.views],
         queries=proposer.params.queries,
         no_object=network.head.no_object.detach(),
         scratch=scratch,
@@ -100,14 +99,8 @@ def _runs_of_one_view(views: Sequence[Size], start: int, most: int) -> Iterator[
             yield members[begin : begin + most]
 
 
-def read_view(file: ImageFile, view: Size) -> UInt8[Tensor, "3 h w"]:
-    """Return an image resized to the (height, width) of its view."""
-    height, width = view
-    image = read_image(file).resize((width, height), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-
-
-def _padded(view: Size) -> Size:
+def padded(view: Size) -> Size:
+    """Return the (height, width) that a view of an image is padded to."""
     height, width = (-(-side // MULTIPLE) * MULTIPLE for side in view)
     return height, width
 
@@ -116,6 +109,6 @@ def pad(pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 H W"]:
     """Pad normalised images below and to the right with the mean colour."""
     height, width = pictures.shape[-2:]
     below, right = (
-        p - side for p, side in zip(_padded((height, width)), (height, width), strict=True)
+        p - side for p, side in zip(padded((height, width)), (height, width), strict=True)
     )
     return F.pad(pictures, (0, right, 0, below))

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from zslib.artifacts.proposals import STRIDE
 from zslib.backbones.network import Normalise
 from zslib.benchmark import Split
-from zslib.methods.simbaseline.extraction import TestImages, pad, read_view
+from zslib.datasets.views import read_view
+from zslib.methods.simbaseline.extraction import TestImages, pad
 from zslib.methods.simbaseline.fcn import PixelEmbedder
 from zslib.methods.simbaseline.fusion import fuse, map_logits
 from zslib.methods.simbaseline.segmenters import ByClassScores, scored_classes
