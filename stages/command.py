@@ -24,6 +24,7 @@ from typing import Any
 import click
 from pydantic import BaseModel
 
+from zslib.code import edited_file
 from zslib.errors import InputError, one_line_errors
 from zslib.params import load_params, select
 
@@ -74,6 +75,7 @@ def _command(function: Callable[..., None], *, parallel: bool) -> click.Command:
         with one_line_errors(debug=debug):
             if not parallel:
                 _require_one_process(out)
+            _require_listed_code()
             with _lock(out), _timed(out):
                 function(Sections(params, parallel=parallel), out=out, **options)
 
@@ -88,6 +90,18 @@ def _require_one_process(out: Path) -> None:
             f"{out}: is made by one process, and {processes} were started; start it without "
             "torchrun, or with --ntasks=1 (docs/cluster.md says which stages share their work)"
         )
+
+
+def _require_listed_code() -> None:
+    """Raise InputError if DVC would note down other code for the stage than that which it runs.
+
+    It notes down the stage's list, which was written when the run began, be it hours ago.
+    """
+    spec = sys.modules["__main__"].__spec__
+    if "DVC_STAGE" not in os.environ or spec is None:
+        return
+    if path := edited_file(spec.name.removeprefix("stages.")):
+        raise InputError(f"{path}: has been edited since the run began; start the run again")
 
 
 @contextmanager

@@ -20,10 +20,9 @@ from typing import Any
 
 import click
 
-LONGEST_NAME = 30
+from zslib.code import CODE_STAGE
 
-LISTS_CODE = "code"
-"""The stage behind all others. Most of what it writes stays as it was; until it has run, who knows?"""
+LONGEST_NAME = 30
 
 # Every stage has a process of DVC, and half of what that takes to start is imports: one server has
 # them, and the processes fork from it.
@@ -46,8 +45,8 @@ def main(jobs: int, gpus: str, targets: Sequence[str]) -> None:
 def bring_up_to_date(workers: "Workers", targets: Sequence[str]) -> str | None:
     """Run what is out of date; return the first stage that failed."""
     stale = stale_stages(targets)
-    if LISTS_CODE in stale:
-        if failed := workers.run({LISTS_CODE: set()}):
+    if CODE_STAGE in stale:
+        if failed := workers.run({CODE_STAGE: set()}):
             return failed
         stale = stale_stages(targets)
     return workers.run(stale)

@@ -9,86 +9,108 @@ import ast
 import hashlib
 import io
 import tokenize
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from zslib.errors import InputError
 
 if TYPE_CHECKING:
     import grimp
 
+CODE_STAGE = "code"
+"""The stage that writes the lists; nothing is known of what stands behind it until it has run."""
+
 CODE_LISTS = Path("artifacts/code")
 """Where a run keeps them: a file NAME.txt for each stages/NAME.py."""
 
-# None of these can change a byte of an artifact, and they change often: listed, a new method's
-# parameters would make every backbone train again. Values of parameters are tracked by `params:`
-# (a test keeps all of them in params.yaml, so that no default in zslib/params is ever in force);
-# stages/command.py runs the stage, errors.py words its errors.
+# They change often, and listed, a new method's parameters would make every backbone train again.
+# Values of parameters are tracked by `params:` (a test keeps all of them in params.yaml, so that no
+# default in zslib/params is ever in force); stages/command.py runs the stage, errors.py words its errors.
 _NOT_TRACKED = ("zslib.params", "zslib.errors", "stages.command")
+
+_BESIDE = (".py", ".csv", ".html")
+"""What lies beside a module under its name, as page.html beside page.py, is of the module."""
 
 
 def code_lists() -> Iterator[tuple[str, str]]:
     """Yield every module of stages by its name, with a line `checksum  file` for each file it runs.
 
-    These are its own file, those of all modules of stages and zslib that it imports, directly or
-    not, within functions or not, and what lies beside a module under the module's name
-    (`page.html` beside `page.py`).
+    These are its own file and those of all modules of stages and zslib that it imports, directly or
+    not, within functions or not; paths begin at the project's root, the working directory.
+
+    Raises:
+        InputError: a module is no Python.
     """
     import grimp
 
-    graph = grimp.build_graph("stages", "zslib", cache_dir=None)
-    checksums = {
-        name: [(path.as_posix(), _checksum(path)) for path in _files(name, graph)]
+    try:
+        graph = grimp.build_graph("stages", "zslib", cache_dir=None)
+    except grimp.exceptions.SourceSyntaxError as error:
+        raise InputError(f"{error}; correct it") from error
+    for name in graph.modules:
+        if package := name.rpartition(".")[0]:  # whose __init__.py runs before it
+            graph.add_import(importer=name, imported=package)
+    lines = {
+        name: [f"{checksum(path)}  {path.as_posix()}\n" for path in files_of(name, graph)]
         for name in graph.modules
-        if not name.startswith(_NOT_TRACKED)
+        if not any(f"{name}.".startswith(f"{other}.") for other in _NOT_TRACKED)
     }
-    for module in sorted(graph.find_children("stages")):
-        run = {module, *graph.find_upstream_modules(module)} & checksums.keys()
-        lines = sorted(line for name in run for line in checksums[name])
-        yield module.split(".")[1], "".join(f"{checksum}  {path}\n" for path, checksum in lines)
+    for module in graph.find_children("stages"):
+        run = {module, *graph.find_upstream_modules(module)} & lines.keys()
+        text = sorted((line for name in run for line in lines[name]), key=lambda line: line[18:])
+        yield module.removeprefix("stages."), "".join(text)
+
+
+def edited_file(name: str) -> Path | None:
+    """Return a file that stages/NAME.py runs and that has changed since its list was written."""
+    listed = CODE_LISTS / f"{name}.txt"
+    if name == CODE_STAGE or not listed.exists():
+        return None
+    for line in listed.read_text().splitlines():
+        known, path = line.split("  ")[0], Path(line.split("  ")[1])
+        is_older = path.exists() and path.stat().st_ctime < listed.stat().st_mtime
+        if not is_older and (not path.exists() or checksum(path) != known):
+            return path
+    return None
+
+
+def checksum(path: Path) -> str:
+    """Return the checksum of what in a file can change a result, 16 hexadecimal digits."""
+    content = path.read_bytes()
+    if path.suffix == ".py":
+        with tokenize.open(path) as file:  # as Python reads it, whatever its encoding
+            content = without_remarks(file.read()).encode()
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()[:16]
 
 
 def without_remarks(source: str) -> str:
-    """Return a module's text without its comments and docstrings, which change no result.
+    """Return a module's text without comments, blank lines, and strings that are there to be read.
 
-    What is left is text of the source, not a syntax tree: it is the same under every Python.
+    These are docstrings, of attributes and constants too. What is left is text of the source, not a
+    syntax tree: it is the same under every Python.
     """
-    lines = source.split("\n")
-    remarks = set()
-    for first, last in _docstrings(ast.parse(source), lines):
-        remarks |= set(range(first, last + 1))
+    lines, remarks = source.split("\n"), set()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str())):
+                first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
+                before = lines[first].encode()[: node.col_offset].strip()
+                after = lines[last].encode()[node.end_col_offset :].strip()
+                if not before and (not after or after.startswith(b"#")):
+                    remarks |= set(range(first, last + 1))
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        row, column = token.start[0] - 1, token.start[1]
         if token.type == tokenize.COMMENT:
-            row, column = token.start[0] - 1, token.start[1]
             lines[row] = lines[row][:column].rstrip()
-            remarks |= set() if lines[row] else {row}
+        elif token.type == tokenize.NL and not lines[row].strip():
+            remarks.add(row)
     return "\n".join(line for row, line in enumerate(lines) if row not in remarks)
 
 
-def _docstrings(tree: ast.Module, lines: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Yield the first and last row, from 0, of each docstring that has its rows to itself."""
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
-        if ast.get_docstring(node, clean=False) is None:
-            continue
-        text = node.body[0]
-        first, last = text.lineno - 1, (text.end_lineno or text.lineno) - 1
-        before = lines[first].encode()[: text.col_offset]
-        after = lines[last].encode()[text.end_col_offset :]
-        if not before.strip() and not after.strip():
-            yield first, last
-
-
-def _checksum(path: Path) -> str:
-    text = path.read_bytes()
-    if path.suffix == ".py":
-        text = without_remarks(text.decode()).encode()
-    return hashlib.md5(text, usedforsecurity=False).hexdigest()[:16]
-
-
-def _files(module: str, graph: "grimp.ImportGraph") -> list[Path]:
+def files_of(module: str, graph: "grimp.ImportGraph") -> list[Path]:
     """Return the file of a module, and what lies beside it under its name."""
     path = Path(*module.split("."))
     if graph.find_children(module):
         return [path / "__init__.py"]
-    return sorted(path.parent.glob(f"{path.name}.*"))
+    return [file for suffix in _BESIDE if (file := path.with_suffix(suffix)).is_file()]

@@ -168,7 +168,10 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
         monkeypatch.setenv("MASTER_PORT", str(free.getsockname()[1]))
     compose(tmp_path / "params.yaml", "compute.device=cpu", "compute.devices=2")
     params = yaml.safe_load((tmp_path / "params.yaml").read_text())
-    stages = {"count": {"cmd": "exec python job.py --out met", "deps": ["job.py"], "outs": ["met"]}}
+    stages = {
+        "code": {"cmd": "cp job.py list", "deps": ["job.py"], "outs": ["list"]},
+        "count": {"cmd": "exec python job.py --out met", "deps": ["list"], "outs": ["met"]},
+    }
     return project_of(tmp_path / "project", stages, params)
 
 

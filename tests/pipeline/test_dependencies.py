@@ -4,11 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import grimp
 import networkx as nx
 import pytest
 
 from tests.pipeline.conftest import Declared
-from zslib.code import CODE_LISTS, code_lists
+from tests.pipeline.trivial import Project
+from zslib.code import CODE_LISTS, code_lists, files_of
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -34,14 +36,19 @@ def test_lists_of_code_follow_imports_and_hold_what_lies_beside_a_module(
         "backbone"
     ]
     assert {"zslib/report/page.py", "zslib/report/page.html"} <= code["report"]
-    assert all((PROJECT / path).is_file() for paths in code.values() for path in paths)
+
+
+def test_every_file_of_ours_is_one_that_can_be_listed() -> None:
+    graph = grimp.build_graph("stages", "zslib", cache_dir=None)
+    found = {path.as_posix() for name in graph.modules for path in files_of(name, graph)}
+    assert found == set(Project(PROJECT).call("git", "ls-files", "stages", "zslib").splitlines())
 
 
 def test_what_stages_share_is_tracked_but_for_the_command_around_them(
     code: dict[str, set[str]],
 ) -> None:
     own = {path for path in code["joem"] if path.startswith("stages/")}
-    assert own == {"stages/end_to_end.py", "stages/joem.py"}
+    assert own == {"stages/__init__.py", "stages/end_to_end.py", "stages/joem.py"}
     assert not [path for path in code["joem"] if path.startswith("zslib/params/")]
 
 
@@ -50,8 +57,8 @@ def test_a_method_does_not_depend_on_the_code_of_another(
 ) -> None:
     folder, _, _ = declared.name.rpartition("/")
     own = {"cross-dataset": "simbaseline"}.get(folder, folder.split("-")[0])  # -gc extends ZS3Net
-    shared = "zslib/methods/supervised.py"  # the backbone
-    allowed = (shared, f"zslib/methods/{own}/") if own else (shared,)
+    shared = ("zslib/methods/__init__.py", "zslib/methods/supervised.py")  # the backbone
+    allowed = (*shared, f"zslib/methods/{own}/") if own else shared
     run = code[declared.module.removeprefix("stages.")]
     assert not [p for p in run if p.startswith("zslib/methods/") and not p.startswith(allowed)]
 

@@ -204,6 +204,14 @@ def test_code_reruns_what_runs_it_and_comments_nothing(finished: Copy) -> None:
     assert finished.repro() == {"code"}
     page.write_text(page.read_text() + "<!-- The end. -->\n")
     assert finished.repro() == {"code", "report"}
+    heads = finished.root / "zslib/heads.py"
+    heads.write_text(heads.read_text() + "_EDITED = True\n")
+    one = ("dvc", "repro", "--force", "--single-item", "pipelines/spnet/dvc.yaml:evaluate@u4")
+    refused = finished.run(*one, check=False)  # as it is when an edit comes while a run goes on
+    assert refused.returncode != 0
+    assert "zslib/heads.py: has been edited since the run began" in refused.stderr
+    evaluations = {name for name in finished.repro() if "evaluate" in name}
+    assert "pipelines/spnet/dvc.yaml:evaluate" in evaluations
 
 
 def test_unseen_labels_of_training_images_reach_no_training_stage(finished: Copy) -> None:

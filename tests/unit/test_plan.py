@@ -498,19 +498,32 @@ def test_stages_are_up_to_date_cached_or_to_run(shell: Path) -> None:
     assert (shell / "a").read_text() == "2"  # looking changed nothing
 
 
-def test_an_edit_that_no_stage_runs_leaves_them_up_to_date(shell: Path) -> None:
+def test_an_edit_reruns_the_stages_that_run_it_alone(
+    shell: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from dvc.repo import Repo
 
-    stages = {
-        "code": {"cmd": "cut -c 1 input > lists", "deps": ["input"], "outs": ["lists"]},
-        "first": {"cmd": "cp lists a", "deps": ["lists"], "outs": ["a"]},
+    folder = "artifacts/code"
+    write = f"mkdir -p {folder} && cut -c 1 input > {folder}/one.txt && echo > {folder}/two.txt"
+    copies = {
+        name: {
+            "cmd": f"true -m stages.{name} && cp {folder}/{name}.txt {name}",
+            "deps": [f"{folder}/{name}.txt"],
+            "outs": [name],
+        }
+        for name in ("one", "two")
     }
+    stages = {"code": {"cmd": write, "deps": ["input"], "outs": [folder]}} | copies
     (shell / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
     Repo(str(shell)).reproduce()
-    (shell / "input").write_text("1 # a remark")
-    assert states(shell) == ["up to date", "up to date"]
-    (shell / "input").write_text("2")
-    assert states(shell) == ["up to date", "to run"]
+    found = {}
+    for content in ("1 # a remark", "2"):
+        (shell / "input").write_text(content)
+        lists = {"one": f"{content[0]}\n", "two": "\n"}
+        monkeypatch.setattr("zslib.plan.graph.code_lists", lists.items)
+        found[content] = {stage.name: stage.state for stage in read_stages(shell)}
+    assert found["1 # a remark"] == {"code": "to run", "one": "up to date", "two": "up to date"}
+    assert found["2"] == {"code": "to run", "one": "to run", "two": "up to date"}
 
 
 def test_a_folder_without_dvc_is_refused(tmp_path: Path) -> None:

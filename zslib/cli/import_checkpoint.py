@@ -31,8 +31,8 @@ def import_checkpoint(
     vectors; zslib/checkpoints/official.py says what each becomes. No code in it is run. Every tensor has
     to find its place, or the file is refused with a list of those that do not.
 
-    Where a stage would have made the artifact, `dvc commit -f STAGE` says that it is made; the
-    stage's folder of curves has to exist for that.
+    Where a stage would have made the artifact, `dvc repro code`, then `dvc commit -f STAGE` say that
+    it is made; the stage's folder of curves has to exist for that.
     """
     known = load_params(params)
     chosen = chosen_split(known, split)

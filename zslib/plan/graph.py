@@ -1,21 +1,19 @@
 """The stages of the benchmark in force as DVC sees them: what is done, what is cached, what will run."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from zslib.code import CODE_LISTS, CODE_STAGE, code_lists
 from zslib.errors import InputError
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
 State = Literal["up to date", "cached", "to run"]
-
-_LISTS_CODE = "code"
-"""The stage that writes, for each of the others, which code it runs."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +44,6 @@ class Stage:
 def read_stages(project: Path) -> list[Stage]:
     """Return every stage, each after those that it depends on.
 
-    The lists of code are brought up to date, which takes seconds: until then, whatever runs code of
-    ours would seem about to run.
-
     Raises:
         InputError: the folder is no DVC project, or another DVC process holds it.
     """
@@ -57,8 +52,6 @@ def read_stages(project: Path) -> list[Stage]:
 
     try:
         repo = Repo(str(project))
-        if _LISTS_CODE in {stage.addressing for stage in repo.index.stages}:
-            repo.reproduce(_LISTS_CODE)
         with lock_repo(repo):
             return list(_stages(repo, set(repo.status())))
     except DvcException as error:
@@ -73,11 +66,22 @@ def _stages(repo: "Repo", changed: set[str]) -> Iterator[Stage]:
     named = {stage.addressing: stage for stage in graph}
     needs = {name: {d.addressing for d in graph.successors(s)} for name, s in named.items()}
     states: dict[str, State] = {}
+    edited = _edited() if CODE_STAGE in changed else set()
     for name in TopologicalSorter(needs).static_order():
         stage = named[name]
-        states[name] = _state(stage, name in changed, [states[n] for n in needs[name]])
         outs = tuple(out.def_path for out in stage.outs if out.use_cache)
-        yield Stage(name, stage.cmd or "", outs, states[name])
+        found = Stage(name, stage.cmd or "", outs, "to run")
+        if found.module not in edited:
+            before = [states[n] for n in needs[name] - {CODE_STAGE}]
+            found = replace(found, state=_state(stage, name in changed, before))
+        states[name] = found.state
+        yield found
+
+
+def _edited() -> set[str]:
+    """The modules of stages that run other code than the lists have, which are about to be written."""
+    listed = {path.stem: path.read_text() for path in CODE_LISTS.glob("*.txt")}
+    return {name for name, text in code_lists() if listed.get(name) != text}
 
 
 def _state(stage: Any, is_changed: bool, before: list[State]) -> State:
