@@ -742,18 +742,8 @@ def test_graphs_have_as_many_segments_as_those_that_were_counted(voc12: Params) 
 
 
 LISTS_AND_TABLES = {
-    *(
-        "code",
-        "index",
-        "world",
-        "report",
-        "source",
-        "sweep",
-        "sazs_episodes",
-        "vectors",
-        "embeddings",
-    ),
-    *("text_vectors", "text_table", "learned_text", "prompts"),
+    *("index", "world", "report", "source", "sweep", "sazs_episodes", "vectors", "embeddings"),
+    *("code", "text_vectors", "text_table", "learned_text", "prompts"),
 }
 SMALL_NETWORKS = {
     *("zs3net_generator", "zs3net_classifier", "zs3net_graph_generator"),
