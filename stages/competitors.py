@@ -15,7 +15,7 @@ def main(_: Sections, *, classifier: Path, maps: Path, labels: Path, out: Path) 
     """Keep four values per pixel, from which every strength of the calibration is exact.
 
     Reads no parameters. Example: python -m stages.competitors
-    --classifier artifacts/world/u4/spnet/classifier.safetensors ...
+    --classifier artifacts/world/u4/spnet/frozen/classifier.safetensors ...
     --out artifacts/world/u4/spnet/competitors.h5
     """
     from zslib.artifacts.features import DenseMaps

@@ -16,7 +16,7 @@ KINDS = click.Choice(["plain", "uncalibrated", "self-trained", "fused"])
     type=(KINDS, str, EXISTING),
     multiple=True,
     required=True,
-    help="What to do with a classifier, its name in the leaderboard, its file.",
+    help="What to do with a classifier, the row's name, its file; to fuse it, the folder that has its draws.",
 )
 @click.option("--protocol", type=click.Choice(["clean", "official"]), default="clean")
 @click.option("--maps", type=EXISTING, required=True, help="Dense maps of the validation images.")
@@ -40,7 +40,7 @@ def main(
 ) -> None:
     """Predict the validation images, count the confusion matrix, derive every figure from it.
 
-    A self-trained row is transductive; a fused one chooses on training images how readily it fuses.
+    A self-trained row is transductive; a fused one chooses on held-out classes how readily it fuses.
     Reads params.yaml:evaluate, fusion.taus, seed. Writes confusion.h5 and predictions.h5 of each row
     to a folder of its name, and its scores. Example:
     python -m stages.evaluate --row plain zs3net artifacts/world/u4/zs3net/clean/classifier.safetensors
@@ -58,21 +58,24 @@ def main(
     from zslib.benchmark import Split
     from zslib.evaluation import Entry, score
     from zslib.fusion.segmenter import FusedSegmenter, choose_tau
-    from zslib.heads import load_head
+    from zslib.heads import Classifiers, load_head
     from zslib.segmenters import HeadSegmenter
 
     known, validation = open_labels(seen_labels), DenseMaps.open(maps)
     split = Split.described(known.meta)
     segmenters = {}
-    for kind, method, classifier in rows:
-        head = load_head(classifier).for_split(split)
-        head = head.uncalibrated() if kind == "uncalibrated" else head
-        segmenter = HeadSegmenter(head, validation)
+    for kind, method, trained in rows:
         if kind == "fused":
-            vectors = Eigenvectors.open(eigenvectors)
-            tuning = HeadSegmenter(head, DenseMaps.open(train_maps).tuning)
-            tau = choose_tau(tuning, known, vectors, taus)
-            segmenter = FusedSegmenter(segmenter, vectors, tau)
+            classifiers = Classifiers.load(trained, load_head)
+            tuning, vectors = DenseMaps.open(train_maps).tuning, Eigenvectors.open(eigenvectors)
+            rehearsals = [HeadSegmenter(draw, tuning) for draw in classifiers.held_out]
+            tau, choice = choose_tau(rehearsals, known, vectors, taus)
+            plain = HeadSegmenter(classifiers.final.for_split(split), validation)
+            segmenter = FusedSegmenter(plain, vectors, tau, choice)
+        else:
+            head = load_head(trained).for_split(split)
+            head = head.uncalibrated() if kind == "uncalibrated" else head
+            segmenter = HeadSegmenter(head, validation)
         setting = "transductive" if kind == "self-trained" else "inductive"
         segmenters[Entry(split.name, method, protocol, seed=seed, setting=setting)] = segmenter
     score(segmenters, open_labels(labels), params, folder=out, scores=scores)

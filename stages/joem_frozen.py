@@ -27,7 +27,7 @@ def main(
 
     Reads params.yaml:joem.<form>, joem.objectives, joem.sigmas, selection, seed. Example:
     python -m stages.joem_frozen --form closed_form --maps artifacts/world/u4/features/train/maps.h5
-    ... --out artifacts/world/u4/joem/frozen.safetensors
+    ... --out artifacts/world/u4/joem/frozen
     """
     params, objectives = section(f"joem.{form}"), section("joem.objectives")
     sigmas, selection = section("joem.sigmas"), section("selection")

@@ -45,14 +45,16 @@ def main(
     from zslib.artifacts.features import DenseMaps
     from zslib.artifacts.maps import open_labels
     from zslib.benchmark import Split
-    from zslib.classifier import Classifiers
+    from zslib.classifier import PixelClassifier
     from zslib.datasets.index import ImageIndex
     from zslib.grids import LABEL_RULES
+    from zslib.heads import Classifiers
     from zslib.self_training.fit import fit
     from zslib.self_training.tasks import Material
     from zslib.training import Curves
 
-    trained, index = Classifiers.load(classifiers), ImageIndex.load(images)
+    trained = Classifiers.load(classifiers, PixelClassifier.load)
+    index = ImageIndex.load(images)
     train, others, label_maps = (
         DenseMaps.open(maps),
         DenseMaps.open(unlabelled),

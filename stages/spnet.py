@@ -26,7 +26,7 @@ def main(
     """Train SPNet's projection and choose gamma on held-out seen classes.
 
     Reads params.yaml:spnet.training, spnet.gammas, selection, seed. Example: python -m stages.spnet
-    --bank artifacts/world/u4/features/train/bank.h5 ... --out artifacts/world/u4/spnet/classifier.safetensors
+    --bank artifacts/world/u4/features/train/bank.h5 ... --out artifacts/world/u4/spnet/frozen
     """
     training, gammas = section("spnet.training"), section("spnet.gammas")
     selection, seed = section("selection"), section("seed")
@@ -46,8 +46,8 @@ def main(
         torch.from_numpy(load_class_vectors(embeddings).rows),
     )
     recorded = Curves(curves, every=50)
-    classifier = frozen.fit(inputs, training, gammas, selection, seed=seed, curves=recorded)
-    classifier.save(out)
+    classifiers = frozen.fit(inputs, training, gammas, selection, seed=seed, curves=recorded)
+    classifiers.save(out)
     recorded.write()
 
 

@@ -15,7 +15,6 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from zslib.artifacts.publish import publish
 from zslib.artifacts.schemas import Schema
 from zslib.artifacts.weights import load_tensors, save_tensors
 from zslib.benchmark import Split
@@ -150,29 +149,3 @@ class PixelClassifier:
             hidden=hidden,
             squash=meta["squash"],
         )
-
-
-@dataclass(frozen=True)
-class Classifiers:
-    """The classifier of a split, and one per draw of held-out seen classes (DESIGN §10).
-
-    The latter were trained with the free choice that won; what is chosen later, as in self-training,
-    is chosen with them.
-    """
-
-    final: PixelClassifier
-    held_out: tuple[PixelClassifier, ...]
-
-    def save(self, folder: Path) -> None:
-        """Publish `classifier.safetensors` and `held_out/<draw>.safetensors` in one folder."""
-        with publish(folder) as temporary:
-            self.final.save(temporary / "classifier.safetensors")
-            for draw, classifier in enumerate(self.held_out):
-                classifier.save(temporary / "held_out" / f"{draw}.safetensors")
-
-    @classmethod
-    def load(cls, folder: Path) -> "Classifiers":
-        """Open and verify all of them. Raises ArtifactError."""
-        draws = sorted((folder / "held_out").glob("*.safetensors"), key=lambda path: int(path.stem))
-        held_out = tuple(PixelClassifier.load(path) for path in draws)
-        return cls(PixelClassifier.load(folder / "classifier.safetensors"), held_out)

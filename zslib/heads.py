@@ -1,15 +1,17 @@
 """What every trained head can do with pixel features, and how a file's own kind of head is opened."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from zslib.artifacts.publish import publish
 from zslib.benchmark import Split
 from zslib.classifier import PixelClassifier
 from zslib.prototypes import PROTOTYPES, PrototypeClassifier
@@ -36,6 +38,34 @@ class Head(Protocol):
         self, pixel_features: Float[Tensor, "h w d"], size: tuple[int, int]
     ) -> UInt8[np.ndarray, "H W"]:
         """Return the label map among all seen and unseen classes."""
+
+
+AnyHead = TypeVar("AnyHead", bound=PixelClassifier | PrototypeClassifier)
+
+
+@dataclass(frozen=True)
+class Classifiers(Generic[AnyHead]):
+    """The classifier of a split, and one per draw of held-out seen classes (DESIGN §10).
+
+    The latter were trained with the free choices that won; what is chosen later, as in self-training
+    and fusion, is chosen with them.
+    """
+
+    final: AnyHead
+    held_out: tuple[AnyHead, ...]
+
+    def save(self, folder: Path) -> None:
+        """Publish `classifier.safetensors` and `held_out/<draw>.safetensors` in one folder."""
+        with publish(folder) as temporary:
+            self.final.save(temporary / "classifier.safetensors")
+            for draw, classifier in enumerate(self.held_out):
+                classifier.save(temporary / "held_out" / f"{draw}.safetensors")
+
+    @classmethod
+    def load(cls, folder: Path, load: Callable[[Path], AnyHead]) -> "Classifiers[AnyHead]":
+        """Open and verify all of them, each by `load`. Raises ArtifactError."""
+        draws = sorted((folder / "held_out").glob("*.safetensors"), key=lambda path: int(path.stem))
+        return cls(load(folder / "classifier.safetensors"), tuple(map(load, draws)))
 
 
 def load_head(path: Path) -> PixelClassifier | PrototypeClassifier:

@@ -231,6 +231,6 @@ def test_a_held_out_class_without_pixels_gives_a_choice_and_no_nan(tmp_path: Pat
         open_labels(tiny.write_labels(tmp_path / "labels.h5", maps)),
         tiny.EMBEDDINGS,
     )
-    choice = frozen.choose_gamma(inputs, TRAINING, [0.0, 0.5], SELECTION, seed=0)
+    choice, _ = frozen.choose_gamma(inputs, TRAINING, [0.0, 0.5], SELECTION, seed=0)
     assert np.isfinite(choice.hiou).all()
     assert choice.chosen == 0.0, "the first of equals"

@@ -17,9 +17,10 @@ from tests.methods.tester import World, ZeroShotMethodTester
 from tools.compose_params import compose
 from zslib.artifacts.features import DenseMaps, PixelBank
 from zslib.benchmark import IGNORE_INDEX
-from zslib.classifier import Classifiers, PixelClassifier
+from zslib.classifier import PixelClassifier
 from zslib.errors import InputError
 from zslib.grids import feature_grid, floor_nearest
+from zslib.heads import Classifiers
 from zslib.held_out import draw_held_out
 from zslib.methods.cagnet import step1, step2
 from zslib.methods.cagnet.batches import RowSampler, WindowSampler, label_grids

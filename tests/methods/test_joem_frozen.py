@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ from tests import tiny
 from tests.methods.tester import World, ZeroShotMethodTester
 from zslib.artifacts.features import DenseMaps
 from zslib.artifacts.maps import open_labels
+from zslib.benchmark import Split
 from zslib.errors import InputError
 from zslib.held_out import draw_held_out
 from zslib.methods.joem.cells import Cells, Inputs, labelled_cells
 from zslib.methods.joem.closed_form import Moments, solve
-from zslib.methods.joem.frozen import fit_closed_form, fit_with_head, score_on_held_out
+from zslib.methods.joem.frozen import fit_closed_form, fit_with_head
 from zslib.methods.joem.head import draw_cells, losses
 from zslib.methods.joem.networks import SemanticEncoder, VisualHead
 from zslib.methods.joem.objectives import mixing_weights, semantic_consistency
@@ -66,7 +68,8 @@ class TestClosedForm(PrototypeTester):
         self, world: World, *, seed: int, curves: tiny.RecordedCurves | None = None
     ) -> PrototypeClassifier:
         inputs = inputs_of(world)
-        return fit_closed_form(inputs, CLOSED_FORM, OBJECTIVES, SIGMAS, world.selection, seed=seed)
+        found = fit_closed_form(inputs, CLOSED_FORM, OBJECTIVES, SIGMAS, world.selection, seed=seed)
+        return found.final
 
     test_the_loss_decreases = None  # nothing is trained
 
@@ -74,7 +77,7 @@ class TestClosedForm(PrototypeTester):
         """Not here: the seed only draws the classes that are held out."""
         alone = CLOSED_FORM.model_copy(update={"ridges": [0.01]})
         options = (inputs_of(world), alone, OBJECTIVES, SIGMAS, world.selection)
-        one, other = (fit_closed_form(*options, seed=seed) for seed in (0, 1))
+        one, other = (fit_closed_form(*options, seed=seed).final for seed in (0, 1))
         assert torch.equal(one.prototypes, other.prototypes)
         assert one.meta["sigma"]["held_out"] != other.meta["sigma"]["held_out"]
 
@@ -85,7 +88,7 @@ class TestHead(PrototypeTester):
     ) -> PrototypeClassifier:
         options = {"seed": seed, "runtime": SingleProcess(), "curves": curves}
         inputs = inputs_of(world)
-        return fit_with_head(inputs, HEAD, OBJECTIVES, SIGMAS, world.selection, **options)
+        return fit_with_head(inputs, HEAD, OBJECTIVES, SIGMAS, world.selection, **options).final
 
     def test_features_pass_the_head_first(self, fitted: PrototypeClassifier) -> None:
         assert (fitted.dimension, fitted.prototypes.shape[1]) == (tiny.DIMENSION, 16)
@@ -213,29 +216,34 @@ def test_the_scale_of_features_does_not_matter() -> None:
 # --- choosing ------------------------------------------------------------------------------------
 
 
-def test_tuning_images_do_not_teach_what_they_judge(world: World) -> None:
-    inputs = inputs_of(world)
-    seen: list[tuple[str, ...]] = []
+def test_tuning_images_do_not_teach_what_they_judge(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taught: list[tuple[str, ...]] = []
 
-    def fit(split: object, maps: DenseMaps) -> list[PrototypeClassifier]:
-        seen.append(maps.ids)
-        return [PrototypeClassifier(split, torch.randn(9, tiny.DIMENSION))]
+    def recording(inputs: Inputs, split: Split, maps: DenseMaps, *options: object) -> Any:
+        taught.append(maps.ids)
+        return labelled_cells(inputs, split, maps, *options)
 
-    draws = draw_held_out(tiny.SPLIT, world.selection, seed=0)
-    hiou = score_on_held_out(inputs, fit, SIGMAS, draws)
-    assert hiou.shape == (2, 1, len(SIGMAS))
-    for ids in seen:
-        assert set(ids) == set(world.labels.ids) - set(world.tuning.ids)
+    monkeypatch.setattr("zslib.methods.joem.frozen.labelled_cells", recording)
+    fit_closed_form(inputs_of(world), CLOSED_FORM, OBJECTIVES, SIGMAS, world.selection, seed=0)
+    everything = set(world.labels.ids)
+    outside = everything - set(world.tuning.ids)
+    assert [set(ids) for ids in taught] == [outside, outside, everything]
 
 
 def test_ridge_and_sigma_are_the_best_pair(world: World) -> None:
     inputs = inputs_of(world)
-    found = fit_closed_form(inputs, CLOSED_FORM, OBJECTIVES, SIGMAS, world.selection, seed=0)
+    classifiers = fit_closed_form(inputs, CLOSED_FORM, OBJECTIVES, SIGMAS, world.selection, seed=0)
+    found = classifiers.final
     ridge, sigma = found.meta["ridge"], found.meta["sigma"]
     assert (ridge["candidates"], sigma["candidates"]) == (CLOSED_FORM.ridges, SIGMAS)
     best = np.mean(ridge["hiou"], axis=0).max()
     assert best == pytest.approx(np.mean(sigma["hiou"], axis=0).max())
     alone = CLOSED_FORM.model_copy(update={"ridges": [ridge["chosen"]]})
-    same = fit_closed_form(inputs, alone, OBJECTIVES, SIGMAS, world.selection, seed=0)
+    same = fit_closed_form(inputs, alone, OBJECTIVES, SIGMAS, world.selection, seed=0).final
     assert torch.equal(same.prototypes, found.prototypes)
     assert same.sigma == found.sigma
+    assert {draw.sigma for draw in classifiers.held_out} == {found.sigma}
+    hidden = [[tiny.CLASSES[c] for c in draw.split.unseen] for draw in classifiers.held_out]
+    assert hidden == ridge["held_out"]

@@ -26,12 +26,13 @@ from zslib.artifacts.maps import (
 from zslib.artifacts.store import write_arrays
 from zslib.backbones.trained import Backbone, build_network
 from zslib.benchmark import IGNORE_INDEX, Split
-from zslib.classifier import Classifiers, PixelClassifier
+from zslib.classifier import PixelClassifier
 from zslib.datasets.decode import checksum
 from zslib.datasets.index import ImageEntry, ImageIndex
 from zslib.datasets.labels import write_labels
 from zslib.errors import InputError
 from zslib.grids import floor_nearest
+from zslib.heads import Classifiers
 from zslib.methods import supervised
 from zslib.metrics import scores
 from zslib.params import (

@@ -1,11 +1,14 @@
 """SPNet and SPNet-c."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
 from tests import tiny
 from tests.methods.tester import World, ZeroShotMethodTester
 from zslib.classifier import PixelClassifier
+from zslib.heads import Classifiers
 from zslib.methods.spnet import frozen
 from zslib.params import LinearTraining, OptimiserParams
 
@@ -23,9 +26,17 @@ class TestSpnet(ZeroShotMethodTester):
     def fit(
         self, world: World, *, seed: int, curves: tiny.RecordedCurves | None = None
     ) -> PixelClassifier:
-        return frozen.fit(
-            inputs(world), TRAINING, GAMMAS, world.selection, seed=seed, curves=curves
-        )
+        return self.fit_all(world, seed=seed, curves=curves).final
+
+    def fit_all(self, world: World, **options: Any) -> Classifiers[PixelClassifier]:
+        return frozen.fit(inputs(world), TRAINING, GAMMAS, world.selection, **options)
+
+    def test_each_draw_keeps_its_classifier_with_the_chosen_gamma(self, world: World) -> None:
+        found = self.fit_all(world, seed=0)
+        held_out = found.final.meta["gamma"]["held_out"]
+        hidden = [[tiny.CLASSES[c] for c in draw.split.unseen] for draw in found.held_out]
+        assert hidden == held_out
+        assert {draw.gamma for draw in found.held_out} == {found.final.gamma}
 
     def test_gamma_is_one_of_the_candidates_and_kept(self, fitted: PixelClassifier) -> None:
         assert fitted.gamma in GAMMAS
@@ -83,4 +94,4 @@ class TestSpnet(ZeroShotMethodTester):
             )
             for b in (world.bank, bank)
         ]
-        assert choices[0] == choices[1]
+        assert choices[0][0] == choices[1][0]

@@ -10,14 +10,14 @@ from tests import tiny
 from zslib.artifacts.eigenvectors import Eigenvectors
 from zslib.artifacts.maps import LabelMaps
 from zslib.metrics import confusion_matrix
-from zslib.report.eigenvectors import eigen_section, load_eigenvectors
+from zslib.report.eigenvectors import eigenvector_pictures, load_eigenvectors
 from zslib.report.leaderboard import METHODS, Scores
 from zslib.report.results import Result, choices_of
 from zslib.spectral.nodes import index_folder
 
 SIDE = 16
 IDS = tiny.image_ids(2)
-TAU = {"candidates": [0.5, 1.1], "miou_seen": [0.4, 0.3], "chosen": 0.5}
+TAU = {"candidates": [1.1, 0.5], "hiou": [[0.1, 0.2]], "held_out": [["a"]], "chosen": 0.5}
 GAMMA = {"candidates": [0.0, 0.5], "hiou": [[0.1, 0.2]], "held_out": [["a"]], "chosen": 0.5}
 
 
@@ -71,28 +71,24 @@ def test_a_picture_shows_vectors_segments_before_and_after(
 ) -> None:
     for image_id in IDS:
         Image.new("RGB", (SIDE, SIDE), (90, 120, 30)).save(tmp_path / f"{image_id}.png")
-    section = eigen_section(
+    (picture,) = eigenvector_pictures(
         eigenvectors,
         results,
         images=index_folder(tmp_path),
         truth=label_maps(TRUTH),
-        pictures=1,
+        count=1,
     )
-    (picture,) = section.pictures
     titles = [tile.title for tile in picture.tiles]
     assert titles == "Image,Truth,v1,v2,Segments,ZS3Net,ZS3Net + eig".split(",")
     assert [tile.note for tile in picture.tiles[2:5]] == ["λ 0.25", "λ 0.50", "2"]
     before, after = (tile.unseen_iou for tile in picture.tiles[5:])
     assert before == 0
     assert after > 0
-    assert [title for title, _ in section.choices] == [
-        "SPNet + eig: tau",
-        "ZS3Net + eig: tau",
-    ]
 
 
-def test_tau_is_no_choice_on_held_out_classes(results: list[Result]) -> None:
-    assert {choice.parameter for choice in choices_of(results)} == {"gamma"}
+def test_a_fused_row_repeats_no_choice_of_the_row_it_fuses(results: list[Result]) -> None:
+    shown = [(choice.method, choice.parameter) for choice in choices_of(results)]
+    assert shown == [("spnet", "gamma"), ("spnet+eig", "tau"), ("zs3net+eig", "tau")]
 
 
 def test_without_a_fused_row_no_eigenvectors_are_read(

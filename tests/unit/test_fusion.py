@@ -25,7 +25,7 @@ from zslib.fusion.rules import (
     sign_cells,
     vote_in_cells,
 )
-from zslib.fusion.segmenter import FusedSegmenter, TauChoice, choose_tau
+from zslib.fusion.segmenter import FusedSegmenter, choose_tau
 from zslib.segmenters import Segmenter
 
 
@@ -244,7 +244,7 @@ def labels(folder: Path, maps: list[np.ndarray]) -> LabelMaps:
 
 def test_a_fused_segmenter_is_a_segmenter(eigenvectors: Eigenvectors) -> None:
     plain = Fixed([speckled(0, 0.2), speckled(1, 0.2)])
-    fused = FusedSegmenter(plain, eigenvectors, TauChoice((0.5, 1.1), (0.9, 0.3)))
+    fused = FusedSegmenter(plain, eigenvectors, 0.5, {"chosen": 0.5})
     assert isinstance(fused, Segmenter)
     assert (fused.ids, fused.split, fused.view(0)) == (plain.ids, plain.split, SIZE)
     np.testing.assert_array_equal(fused.predict(1, SIZE), TRUTH)
@@ -253,39 +253,69 @@ def test_a_fused_segmenter_is_a_segmenter(eigenvectors: Eigenvectors) -> None:
     assert (fused.among_unseen().predict(0, SIZE) == tiny.UNSEEN[0]).all()
 
 
-def test_what_helps_seen_classes_is_chosen(eigenvectors: Eigenvectors, tmp_path: Path) -> None:
-    plain = Fixed([speckled(0, 0.2), speckled(1, 0.2)])
-    choice = choose_tau(plain, labels(tmp_path, [TRUTH] * 2), eigenvectors, [0.5, 0.99, 1.1])
-    assert choice.chosen == 0.5
-    assert choice.miou_seen[1] == choice.miou_seen[2]
+DRAWS = [tiny.SPLIT.hide([hidden]) for hidden in (0, 1)]
+"""Either half of the truth plays the unseen class once."""
 
 
-def test_no_fusion_is_chosen_where_fusion_hurts(eigenvectors: Eigenvectors, tmp_path: Path) -> None:
-    """Objects smaller than a cell, predicted without a fault."""
+def held_out(*maps: np.ndarray) -> list[Fixed]:
+    return [Fixed(list(maps), split) for split in DRAWS]
+
+
+def test_what_helps_held_out_classes_is_chosen(eigenvectors: Eigenvectors, tmp_path: Path) -> None:
+    rehearsals = held_out(speckled(0, 0.2), speckled(1, 0.2))
+    known = labels(tmp_path, [TRUTH] * 2)
+    tau, choice = choose_tau(rehearsals, known, eigenvectors, [1.1, 0.99, 0.5])
+    assert tau == choice["chosen"] == 0.5
+    names = tiny.SPLIT.classes
+    assert choice["held_out"] == [[names[0]], [names[1]]]
+    for draw in choice["hiou"]:
+        assert draw[0] == draw[1] < draw[2] == 1
+
+
+def test_what_a_draw_hides_decides_alone(eigenvectors: Eigenvectors, tmp_path: Path) -> None:
+    """Fusion loses class 3 to the cell around it, and hIoU is 0 where it plays the unseen class."""
     small = TRUTH.copy()
     small[0, :2] = 3
-    plain = Fixed([small, small])
-    choice = choose_tau(plain, labels(tmp_path, [small] * 2), eigenvectors, [0.5, 1.1, 1.2])
-    assert choice.chosen == 1.2
-    fused = FusedSegmenter(plain, eigenvectors, choice)
+    rehearsals = [Fixed([small, small], tiny.SPLIT.hide([3]))]
+    known = labels(tmp_path, [small] * 2)
+    tau, choice = choose_tau(rehearsals, known, eigenvectors, [1.1, 0.5])
+    assert tau == 1.1
+    assert choice["hiou"] == [[1, 0]]
+    fused = FusedSegmenter(rehearsals[0], eigenvectors, tau, choice)
     np.testing.assert_array_equal(fused.predict(0, SIZE), small)
+
+
+def test_of_equals_the_first_is_chosen(eigenvectors: Eigenvectors, tmp_path: Path) -> None:
+    known = labels(tmp_path, [TRUTH] * 2)
+    for candidates in ([1.2, 1.1], [1.1, 1.2]):
+        tau, _ = choose_tau(held_out(TRUTH, TRUTH), known, eigenvectors, candidates)
+        assert tau == candidates[0]
 
 
 def test_unseen_pixels_have_no_say_in_the_choice(
     eigenvectors: Eigenvectors, tmp_path: Path
 ) -> None:
-    plain, curves = Fixed([speckled(0, 0.2), speckled(1, 0.2)]), []
+    rehearsals, choices = held_out(speckled(0, 0.2), speckled(1, 0.2)), []
     for unseen in tiny.UNSEEN:
         truth = TRUTH.copy()
         truth[:, 5:] = unseen
         folder = tmp_path / str(unseen)
         folder.mkdir()
-        choice = choose_tau(plain, labels(folder, [truth] * 2), eigenvectors, [0.5, 0.8, 1.1])
-        curves.append(choice.miou_seen)
-    assert curves[0] == curves[1]
+        known = labels(folder, [truth] * 2)
+        choices.append(choose_tau(rehearsals, known, eigenvectors, [1.1, 0.8, 0.5]))
+    assert choices[0] == choices[1]
+
+
+def test_without_draws_there_is_nothing_to_choose_with(
+    eigenvectors: Eigenvectors, tmp_path: Path
+) -> None:
+    known = labels(tmp_path, [TRUTH] * 2)
+    assert choose_tau([], known, eigenvectors, [0.7]) == (0.7, {})
+    with pytest.raises(InputError, match=r"fusion\.taus: .* give one value"):
+        choose_tau([], known, eigenvectors, [0.7, 0.5])
 
 
 def test_an_image_without_eigenvectors_is_refused(eigenvectors: Eigenvectors) -> None:
     plain = Fixed([TRUTH] * 3)
     with pytest.raises(InputError, match="image02: has no eigenvectors"):
-        FusedSegmenter(plain, eigenvectors, TauChoice((1.1,), (1.0,)))
+        FusedSegmenter(plain, eigenvectors, 1.1)

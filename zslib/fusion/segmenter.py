@@ -1,12 +1,12 @@
 """Any segmenter, fused with eigenvectors of its images, and how its threshold is chosen.
 
 The cells of an image are the connected regions in which all eigenvectors keep their signs; each cell
-that is decided enough gets one label (`zslib.fusion.rules.fuse`). Enough is the share tau, chosen by the
-mean IoU of seen classes on training images, among candidates that include leaving all as it is.
+that is decided enough gets one label (`zslib.fusion.rules.fuse`). Enough is the share tau, chosen on
+held-out seen classes, as every free choice.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,29 +17,9 @@ from zslib.artifacts.maps import LabelMaps
 from zslib.benchmark import Split
 from zslib.errors import InputError
 from zslib.fusion.rules import eigensegments, fuse
-from zslib.metrics import confusion_matrix, scores
+from zslib.metrics import confusion_matrix
 from zslib.segmenters import Segmenter
-
-
-@dataclass(frozen=True)
-class TauChoice:
-    """The chosen threshold, and the curve it was chosen from."""
-
-    candidates: tuple[float, ...]
-    miou_seen: tuple[float, ...]
-
-    @property
-    def chosen(self) -> float:
-        """The candidate with the best score; of equals the largest, which changes the least."""
-        return max(zip(self.miou_seen, self.candidates, strict=True))[1]
-
-    def describe(self) -> dict[str, Any]:
-        """Return the choice as JSON for an artifact's description."""
-        return {
-            "candidates": list(self.candidates),
-            "miou_seen": list(self.miou_seen),
-            "chosen": self.chosen,
-        }
+from zslib.selection import Choice, hiou_of
 
 
 @dataclass(frozen=True)
@@ -48,7 +28,9 @@ class FusedSegmenter:
 
     segmenter: Segmenter
     eigenvectors: Eigenvectors
-    tau: TauChoice
+    tau: float
+    choice: Mapping[str, Any] = field(default_factory=dict)
+    """How tau was chosen."""
 
     def __post_init__(self) -> None:
         refuse_missing(self.segmenter.ids, self.eigenvectors)
@@ -59,7 +41,7 @@ class FusedSegmenter:
 
     @property
     def meta(self) -> Mapping[str, Any]:
-        return {**self.segmenter.meta, "tau": self.tau.describe()}
+        return {**self.segmenter.meta, "tau": self.choice}
 
     @property
     def ids(self) -> Sequence[str]:
@@ -70,42 +52,59 @@ class FusedSegmenter:
 
     def predict(self, position: int, size: tuple[int, int]) -> UInt8[np.ndarray, "H W"]:
         prediction = self.segmenter.predict(position, size)
-        if self.tau.chosen > 1:
+        if self.tau > 1:
             return prediction
         cells = eigensegments(self.eigenvectors.at(self.ids[position], size))
-        return fuse(prediction, cells, tau=self.tau.chosen)
+        return fuse(prediction, cells, tau=self.tau)
 
     def among_unseen(self) -> "FusedSegmenter":
         return replace(self, segmenter=self.segmenter.among_unseen())
 
 
 def choose_tau(
-    segmenter: Segmenter,
+    held_out: Sequence[Segmenter],
     labels: LabelMaps,
     eigenvectors: Eigenvectors,
     candidates: Sequence[float],
-) -> TauChoice:
-    """Score every candidate by the mean IoU of seen classes over the segmenter's images.
+) -> tuple[float, Mapping[str, Any]]:
+    """Return the best candidate for what each segmenter's training was held out from (DESIGN §10).
 
-    They are training images, with seen labels only: unseen pixels are void, or the images are left
-    out. What is learnt from them is sharper there than elsewhere, so the choice errs towards less
-    fusion (DESIGN §10).
+    There is one segmenter per draw, all of the same training images. The second value tells how the
+    choice was made, as JSON for an artifact's description; it is empty without draws.
 
     Raises:
-        InputError: an image has no eigenvectors.
+        InputError: an image has no eigenvectors, or there are several candidates and no draws.
     """
-    refuse_missing(segmenter.ids, eigenvectors)
-    split, num_classes = segmenter.split, len(segmenter.split.classes)
-    totals = np.zeros((len(candidates), num_classes, num_classes), np.int64)
-    for position, image_id in enumerate(segmenter.ids):
-        truth = split.seen_labels(labels.of(image_id))
-        prediction = segmenter.predict(position, truth.shape)
-        cells = eigensegments(eigenvectors.at(image_id, truth.shape))
-        for index, tau in enumerate(candidates):
-            fused = fuse(prediction, cells, tau=tau)
-            totals[index] += confusion_matrix(truth, fused, num_classes)
-    curve = [scores(m, seen=split.seen, unseen=split.unseen)["miou_seen"] for m in totals]
-    return TauChoice(tuple(candidates), tuple(curve))
+    if not held_out:
+        return _only(candidates), {}
+    refuse_missing(held_out[0].ids, eigenvectors)
+    num_classes = len(held_out[0].split.classes)
+    totals = np.zeros((len(held_out), len(candidates), num_classes, num_classes), np.int64)
+    for position, image_id in enumerate(held_out[0].ids):
+        label_map = labels.of(image_id)
+        cells = eigensegments(eigenvectors.at(image_id, label_map.shape))
+        for draw, segmenter in enumerate(held_out):
+            truth = segmenter.split.scored_labels(label_map)
+            prediction = segmenter.predict(position, truth.shape)
+            for index, tau in enumerate(candidates):
+                fused = fuse(prediction, cells, tau=tau)
+                totals[draw, index] += confusion_matrix(truth, fused, num_classes)
+    hidden = [segmenter.split for segmenter in held_out]
+    table = [
+        tuple(hiou_of(matrix, split) for matrix in matrices)
+        for matrices, split in zip(totals, hidden, strict=True)
+    ]
+    choice = Choice(tuple(candidates), tuple(table), tuple(split.unseen for split in hidden))
+    return choice.chosen, choice.describe(hidden[0].classes)
+
+
+def _only(candidates: Sequence[float]) -> float:
+    tau, *others = candidates
+    if others:
+        raise InputError(
+            "fusion.taus: the classifier has no held-out draws to choose with; give one value"
+        )
+    return tau
 
 
 def refuse_missing(ids: Sequence[str], eigenvectors: Eigenvectors) -> None:

@@ -21,4 +21,5 @@ class EigenFusionParams(Section):
     """Fusion of label maps with eigenvectors (sazs §4.5)."""
 
     taus: list[float] = Field(min_length=1)
-    """Candidates for the share of a cell that its majority needs; above 1 nothing is fused."""
+    """Candidates for the share of a cell that its majority needs, the first of equals taken; above 1
+    nothing is fused."""

@@ -14,10 +14,14 @@ from zslib.predict.heads import HeadMethod
 from zslib.predict.output import FILES, Prediction, write
 from zslib.predict.request import Request
 
-SPNET = Artifact("{split}/spnet/classifier.safetensors", "pipelines/spnet/dvc.yaml:train@{split}")
-JOEM = Artifact("{split}/joem/frozen.safetensors", "pipelines/joem/dvc.yaml:frozen@{split}")
+SPNET = Artifact(
+    "{split}/spnet/frozen/classifier.safetensors", "pipelines/spnet/dvc.yaml:train@{split}"
+)
+JOEM = Artifact(
+    "{split}/joem/frozen/classifier.safetensors", "pipelines/joem/dvc.yaml:frozen@{split}"
+)
 JOEM_HEAD = Artifact(
-    "{split}/joem/frozen_head.safetensors", "pipelines/joem/dvc.yaml:frozen_head@{split}"
+    "{split}/joem/frozen_head/classifier.safetensors", "pipelines/joem/dvc.yaml:frozen_head@{split}"
 )
 
 

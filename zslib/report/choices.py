@@ -14,6 +14,7 @@ _CHOICES = {
     "ridge": ("ridge", "the penalty on the map from class vectors to prototypes"),
     "unseen_weight": ("loss weight of unseen classes", "on synthetic features in the classifier"),
     "unseen_boost": ("boost of unseen classes", "added to the weight 1 by which a class is drawn"),
+    "tau": ("tau of fusion", "the share of a segment that one label must hold to take all of it"),
     "share": (
         "share of pseudo-labels",
         "how much of the pixels classified as unseen is labelled, the most confident first",

@@ -5,12 +5,10 @@ whose prediction for the picture changed most.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
-from markupsafe import Markup
 from PIL import Image
 
 from zslib.artifacts.eigenvectors import Eigenvectors
@@ -18,7 +16,6 @@ from zslib.artifacts.maps import LabelMaps
 from zslib.benchmark import Split
 from zslib.datasets.index import ImageIndex
 from zslib.fusion.rules import eigensegments
-from zslib.report.charts import curve_chart
 from zslib.report.leaderboard import FUSED
 from zslib.report.pictures import (
     Row,
@@ -39,15 +36,6 @@ _SIDE = 288
 _NEGATIVE, _ZERO, _POSITIVE = (np.array(c) for c in ((8, 81, 156), (250, 250, 248), (214, 90, 8)))
 
 
-@dataclass(frozen=True)
-class EigenSection:
-    """All that the page says about eigenvectors of one split."""
-
-    pictures: tuple[Row, ...]
-    choices: tuple[tuple[str, Markup], ...]
-    """How tau was chosen: a title and a curve of the seen mIoU for each fused row."""
-
-
 def load_eigenvectors(results: Sequence[Result], artifacts: Path) -> Eigenvectors | None:
     """Open `<split>/eigenvectors.h5` if a result was fused with it. Raises ArtifactError."""
     if not _pairs(results):
@@ -55,21 +43,20 @@ def load_eigenvectors(results: Sequence[Result], artifacts: Path) -> Eigenvector
     return Eigenvectors.open(artifacts / results[0].split.name / "eigenvectors.h5")
 
 
-def eigen_section(
+def eigenvector_pictures(
     eigenvectors: Eigenvectors,
     results: Sequence[Result],
     *,
     images: ImageIndex,
     truth: LabelMaps,
-    pictures: int,
-) -> EigenSection:
-    """Return up to `pictures` pictures, and the curves that tau was chosen from."""
+    count: int,
+) -> list[Row]:
+    """Return up to `count` pictures with what fusion changed most in each."""
     split, pairs = results[0].split, _pairs(results)
-    chosen = choose_pictures(truth.ids, class_areas(truth), split, pictures)
-    rows = [
+    chosen = choose_pictures(truth.ids, class_areas(truth), split, count)
+    return [
         _row(image_id, images.image(image_id), truth, eigenvectors, pairs) for image_id in chosen
     ]
-    return EigenSection(tuple(rows), tuple(_choice(fused) for _, fused in pairs))
 
 
 def _pairs(results: Sequence[Result]) -> list[tuple[Result, Result]]:
@@ -80,12 +67,6 @@ def _pairs(results: Sequence[Result]) -> list[tuple[Result, Result]]:
         for (name, protocol), plain in by_name.items()
         if (name + FUSED, protocol) in by_name
     ]
-
-
-def _choice(fused: Result) -> tuple[str, Markup]:
-    tau = fused.details["tau"]
-    title = f"{fused.title}: tau"
-    return title, curve_chart(title, tau["candidates"], [tau["miou_seen"]], chosen=tau["chosen"])
 
 
 def _row(

@@ -18,7 +18,7 @@ from zslib.published import MEMORY_NOTE
 from zslib.report.calibration import Calibration
 from zslib.report.charts import HARMONIC, SEEN, UNSEEN, Bar, bar_chart
 from zslib.report.choices import ChoiceChart, choice_chart
-from zslib.report.eigenvectors import EigenSection, eigen_section
+from zslib.report.eigenvectors import eigenvector_pictures
 from zslib.report.leaderboard import is_fused, row_of
 from zslib.report.matrices import Destination, destinations, heat_map
 from zslib.report.pictures import Row, choose_pictures, class_areas, picture_row
@@ -92,7 +92,7 @@ class SplitSection:
     neighbours: list[Neighbours]
     pictures: list[Row]
     pseudo_labels: PseudoSection | None
-    eigenvectors: EigenSection | None
+    eigenvectors: list[Row]
 
     @property
     def unseen_names(self) -> list[str]:
@@ -204,11 +204,11 @@ def split_section(
             else None
         ),
         eigenvectors=(
-            eigen_section(
-                eigenvectors, results, images=images, truth=truth, pictures=_EIGEN_PICTURES
+            eigenvector_pictures(
+                eigenvectors, results, images=images, truth=truth, count=_EIGEN_PICTURES
             )
             if eigenvectors
-            else None
+            else []
         ),
     )
 

@@ -17,7 +17,7 @@ from zslib.artifacts.store import open_arrays
 from zslib.benchmark import Split
 from zslib.errors import InputError
 from zslib.metrics import CONFUSION
-from zslib.report.leaderboard import METHODS, Scores
+from zslib.report.leaderboard import FUSED, METHODS, Scores
 
 CEILING = "supervised"
 
@@ -98,14 +98,17 @@ def load_results(
 
 
 def choices_of(results: Sequence[Result]) -> list[ShownChoice]:
-    """Return the free choices behind the results, in their order."""
-    return [
-        _choice(result.scores.method, parameter, details)
-        for result in results
-        for parameter, details in result.details.items()
-        # An imported model's details are words; tau is chosen by the seen mIoU: zslib.report.eigenvectors.
-        if isinstance(details, Mapping) and details.get("hiou")
-    ]
+    """Return the free choices behind the results, in their order; a fused row repeats no other's."""
+    found: dict[tuple[str, str], ShownChoice] = {}
+    for result in results:
+        method = result.scores.method
+        for parameter, details in result.details.items():
+            if isinstance(details, Mapping) and details.get(
+                "hiou"
+            ):  # an imported model's are words
+                choice = _choice(method, parameter, details)
+                found.setdefault((method.removesuffix(FUSED), parameter), choice)
+    return list(found.values())
 
 
 def _choice(method: str, parameter: str, details: Mapping[str, Any]) -> ShownChoice:

@@ -20,8 +20,9 @@ from zslib.artifacts.features import DenseMaps
 from zslib.artifacts.maps import open_pseudo_labels, write_pseudo_labels
 from zslib.artifacts.publish import publish
 from zslib.benchmark import IGNORE_INDEX
-from zslib.classifier import Classifiers, PixelClassifier
+from zslib.classifier import PixelClassifier
 from zslib.errors import InputError
+from zslib.heads import Classifiers
 from zslib.minimising import minimise
 from zslib.params import LinearTraining, PseudoLabelParams, SelfTrainingParams
 from zslib.selection import Choice, hiou_of, matrix_over, tuning_pairs
@@ -35,7 +36,7 @@ LabelRule = Callable[[LabelMap, tuple[int, int]], GridLabels]
 
 
 def fit(
-    classifiers: Classifiers,
+    classifiers: Classifiers[PixelClassifier],
     material: Material,
     params: SelfTrainingParams,
     *,

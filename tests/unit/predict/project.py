@@ -119,10 +119,10 @@ def write_heads(folder: Path, photograph: Path) -> None:
     weight = torch.randn(8, 8) / features.std()
     # No class has an advantage over the photograph as a whole.
     head = PixelClassifier(SPLIT, weight, -weight @ features.mean(0), gamma=0.2)
-    head.save(folder / "tiny/spnet/classifier.safetensors")
+    head.save(folder / "tiny/spnet/frozen/classifier.safetensors")
     head.save(folder / "tiny/zs3net/clean/classifier.safetensors")
     PrototypeClassifier(SPLIT, torch.randn(8, 8), sigma=0.8).save(
-        folder / "tiny/joem/frozen.safetensors"
+        folder / "tiny/joem/frozen/classifier.safetensors"
     )
     vectors = (tiny.EMBEDDINGS[:8], tiny.EMBEDDINGS.mean(0))
     model = SazsModel(architecture="seen_only", encoder=None, dropout=0.0)

@@ -16,7 +16,7 @@ def head_among(path: Path, classes: Sequence[str]) -> np.ndarray:
     """What a published head makes of the photograph once all other classes are void."""
     root = Path("artifacts/tiny/tiny")
     backbone = Backbone.load(root / "backbone/network.safetensors")
-    head = PixelClassifier.load(root / "spnet/classifier.safetensors")
+    head = PixelClassifier.load(root / "spnet/frozen/classifier.safetensors")
     others = [c for c, name in enumerate(KNOWN) if name not in classes]
     unseen = [c for c in SPLIT.unseen if c not in others]
     kept = Split.from_ids("tiny", KNOWN, unseen, others)

@@ -46,7 +46,10 @@ def test_what_is_no_photograph_is_refused(
 def test_a_missing_artifact_names_its_stage(project: Path, tmp_path: Path) -> None:
     options = ("--method", "joem-frozen-head")
     line = refused("photo.png", tmp_path / "out", *options)
-    assert "artifacts/tiny/tiny/joem/frozen_head.safetensors: there is no such artifact" in line
+    assert (
+        "artifacts/tiny/tiny/joem/frozen_head/classifier.safetensors: there is no such artifact"
+        in line
+    )
     assert "run `dvc repro pipelines/joem/dvc.yaml:frozen_head@tiny`, which makes it" in line
 
 

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from zslib.artifacts.features import DenseMaps, PixelBank
 from zslib.artifacts.maps import LabelMaps
 from zslib.benchmark import Split
-from zslib.classifier import Classifiers, PixelClassifier
+from zslib.classifier import PixelClassifier
+from zslib.heads import Classifiers
 from zslib.methods.cagnet.batches import RowSampler
 from zslib.methods.cagnet.objectives import synthetic_prior, word_table
 from zslib.methods.cagnet.players import Players, losses_on_real, take_steps
@@ -45,7 +46,7 @@ def fit(
     seed: int,
     runtime: Runtime,
     curves: Curves | None = None,
-) -> Classifiers:
+) -> Classifiers[PixelClassifier]:
     """Return the classifier over all classes, and those of the draws.
 
     `players` come from step 1 on all seen classes. Without draws, as in the released code, nothing is

@@ -6,7 +6,7 @@ boundaries are as sharp as its grid. Sigma, and the closed form's ridge, are cho
 classes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -15,6 +15,7 @@ from jaxtyping import Float64
 
 from zslib.artifacts.features import DenseMaps
 from zslib.benchmark import Split
+from zslib.heads import Classifiers
 from zslib.held_out import draw_held_out
 from zslib.methods.joem.cells import Inputs, labelled_cells
 from zslib.methods.joem.closed_form import Moments, solve
@@ -25,9 +26,6 @@ from zslib.prototypes import PrototypeClassifier
 from zslib.selection import Choice, score_strengths
 from zslib.training import Curves, Runtime
 
-Fit = Callable[[Split, DenseMaps], Sequence[PrototypeClassifier]]
-"""One uncalibrated classifier per candidate, trained on maps with the split's seen classes."""
-
 
 def fit_closed_form(
     inputs: Inputs,
@@ -37,10 +35,11 @@ def fit_closed_form(
     selection: SelectionParams,
     *,
     seed: int,
-) -> PrototypeClassifier:
+) -> Classifiers[PrototypeClassifier]:
     """Return the classifier over all classes, with ridge and sigma chosen together."""
 
     def fit(split: Split, maps: DenseMaps) -> list[PrototypeClassifier]:
+        """Return one uncalibrated classifier per ridge."""
         moments = Moments.of(labelled_cells(inputs, split, maps, objectives))
         consistent = consistency_classes(split)
         shared = (moments, inputs.class_embeddings, consistent, objectives)
@@ -49,13 +48,15 @@ def fit_closed_form(
         return [PrototypeClassifier(split, table) for table in tables]
 
     draws = draw_held_out(inputs.split, selection, seed=seed)
-    hiou = score_on_held_out(inputs, fit, sigmas, draws)
+    fitted = [fit(draw, inputs.outside_tuning) for draw in draws]
+    hiou = score_strengths_of(fitted, inputs, sigmas)
     ridge_at, sigma_at = np.unravel_index(hiou.mean(0).argmax(), hiou.shape[1:])
     choices = {
         "ridge": _choice(params.ridges, hiou[:, :, sigma_at], draws),
         "sigma": _choice(sigmas, hiou[:, ridge_at], draws),
     }
-    return _calibrated(fit(inputs.split, inputs.maps)[ridge_at], choices)
+    final = fit(inputs.split, inputs.maps)[ridge_at]
+    return _calibrated(final, [candidates[ridge_at] for candidates in fitted], choices)
 
 
 def fit_with_head(
@@ -68,27 +69,25 @@ def fit_with_head(
     seed: int,
     runtime: Runtime,
     curves: Curves | None = None,
-) -> PrototypeClassifier:
+) -> Classifiers[PrototypeClassifier]:
     """Return the classifier over all classes, with sigma chosen."""
     fit = partial(
         fit_head, inputs, params=params, objectives=objectives, seed=seed, runtime=runtime
     )
     draws = draw_held_out(inputs.split, selection, seed=seed)
-    hiou = score_on_held_out(inputs, lambda *task: [fit(*task)], sigmas, draws)
-    classifier = fit(inputs.split, inputs.maps, curves=curves)
-    return _calibrated(classifier, {"sigma": _choice(sigmas, hiou[:, 0], draws)})
+    fitted = [fit(draw, inputs.outside_tuning) for draw in draws]
+    hiou = score_strengths_of([[one] for one in fitted], inputs, sigmas)
+    final = fit(inputs.split, inputs.maps, curves=curves)
+    return _calibrated(final, fitted, {"sigma": _choice(sigmas, hiou[:, 0], draws)})
 
 
-def score_on_held_out(
-    inputs: Inputs, fit: Fit, sigmas: Sequence[float], draws: Sequence[Split]
+def score_strengths_of(
+    fitted: Sequence[Sequence[PrototypeClassifier]], inputs: Inputs, sigmas: Sequence[float]
 ) -> Float64[np.ndarray, "draws candidates sigmas"]:
     """Return the hIoU of every candidate with every sigma, in each draw."""
     table = [
-        [
-            score_strengths(classifier, inputs.maps.tuning, inputs.labels, sigmas)
-            for classifier in fit(draw, inputs.outside_tuning)
-        ]
-        for draw in draws
+        [score_strengths(one, inputs.maps.tuning, inputs.labels, sigmas) for one in candidates]
+        for candidates in fitted
     ]
     return np.array(table)
 
@@ -102,8 +101,15 @@ def _choice(
     return Choice(tuple(candidates), rows, tuple(draw.unseen for draw in draws))
 
 
-def _calibrated(classifier: PrototypeClassifier, choices: dict[str, Choice]) -> PrototypeClassifier:
-    """Return the classifier with the sigma chosen, and the story of the choices."""
-    classes = classifier.split.classes
-    meta = {name: choice.describe(classes) for name, choice in choices.items()}
-    return replace(classifier, sigma=choices["sigma"].chosen, meta=meta)
+def _calibrated(
+    final: PrototypeClassifier,
+    held_out: Sequence[PrototypeClassifier],
+    choices: dict[str, Choice],
+) -> Classifiers[PrototypeClassifier]:
+    """Return the classifiers with the sigma chosen; the final one tells how."""
+    sigma = choices["sigma"].chosen
+    meta = {name: choice.describe(final.split.classes) for name, choice in choices.items()}
+    return Classifiers(
+        replace(final, sigma=sigma, meta=meta),
+        tuple(replace(one, sigma=sigma) for one in held_out),
+    )

@@ -11,7 +11,7 @@ random start is left in the scores of unseen classes (spnet §9.11).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from zslib.artifacts.features import DenseMaps, PixelBank
 from zslib.artifacts.maps import LabelMaps
 from zslib.benchmark import Split
 from zslib.classifier import PixelClassifier
+from zslib.heads import Classifiers
 from zslib.held_out import draw_held_out
 from zslib.losses import weighted_cross_entropy
 from zslib.minimising import minimise
@@ -68,13 +69,13 @@ def fit(
     *,
     seed: int,
     curves: Curves | None = None,
-) -> PixelClassifier:
+) -> Classifiers[PixelClassifier]:
     """Return the classifier over all classes, with gamma chosen on held-out seen classes."""
     split = inputs.bank.split
-    choice = choose_gamma(inputs, training, gammas, selection, seed=seed)
+    choice, held_out = choose_gamma(inputs, training, gammas, selection, seed=seed)
     classifier = fit_projection(inputs, split, training, allowed=None, seed=seed, curves=curves)
     details = {"gamma": choice.describe(split.classes)}
-    return PixelClassifier(split, classifier.weight, classifier.bias, choice.chosen, details)
+    return Classifiers(replace(classifier, gamma=choice.chosen, meta=details), held_out)
 
 
 def choose_gamma(
@@ -84,15 +85,17 @@ def choose_gamma(
     selection: SelectionParams,
     *,
     seed: int,
-) -> Choice:
-    """Score every gamma on seen classes held out from the projection."""
-    rows = []
+) -> tuple[Choice, tuple[PixelClassifier, ...]]:
+    """Score every gamma on seen classes held out from the projection.
+
+    Returns the choice, and each draw's classifier with the chosen gamma.
+    """
     draws = draw_held_out(inputs.bank.split, selection, seed=seed)
     outside = inputs.bank.rows_outside(inputs.tuning.ids)
-    for draw in draws:
-        classifier = fit_projection(inputs, draw, training, allowed=outside, seed=seed)
-        rows.append(score_strengths(classifier, inputs.tuning, inputs.labels, gammas))
-    return Choice(tuple(gammas), tuple(rows), tuple(draw.unseen for draw in draws))
+    fitted = [fit_projection(inputs, draw, training, allowed=outside, seed=seed) for draw in draws]
+    rows = [score_strengths(one, inputs.tuning, inputs.labels, gammas) for one in fitted]
+    choice = Choice(tuple(gammas), tuple(rows), tuple(draw.unseen for draw in draws))
+    return choice, tuple(replace(one, gamma=choice.chosen) for one in fitted)
 
 
 def fit_projection(

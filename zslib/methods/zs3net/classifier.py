@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from zslib.artifacts.features import DenseMaps, PixelBank
 from zslib.artifacts.maps import LabelMaps
 from zslib.benchmark import Split
-from zslib.classifier import Classifiers, PixelClassifier
+from zslib.classifier import PixelClassifier
+from zslib.heads import Classifiers
 from zslib.losses import weighted_cross_entropy
 from zslib.methods.zs3net.generator import Generator, Generators
 from zslib.minimising import minimise
@@ -50,7 +51,7 @@ def fit(
     branches: Branches | None = None,
     seed: int,
     curves: Curves | None = None,
-) -> Classifiers:
+) -> Classifiers[PixelClassifier]:
     """Return the classifier over all classes; its `meta` tells how the weight was chosen.
 
     A generator that was imported comes without draws. Then nothing is chosen: the weight is the
