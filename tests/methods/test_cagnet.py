@@ -277,6 +277,18 @@ def part(names: Iterable[str]) -> set[str]:
 CONTEXT = {f"context.{n}" for n in ("scales", "selector", "fusion", "mean", "log_variance")}
 
 
+def test_a_step_is_that_of_an_optimiser_that_is_not_fused(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients of convolutions come in another order in memory than their weights."""
+    _, fused = after_one_step(world, STEP1)
+    adam = torch.optim.Adam
+    monkeypatch.setattr(torch.optim, "Adam", lambda groups, *, fused, **rest: adam(groups, **rest))
+    _, plain = after_one_step(world, STEP1)
+    for name, parameter in plain.items():
+        torch.testing.assert_close(fused[name], parameter, atol=1e-6, rtol=1e-4)
+
+
 def test_a_step_moves_every_parameter(world: World) -> None:
     before, after = after_one_step(world, STEP1)
     assert differing(before, after) == set(before)

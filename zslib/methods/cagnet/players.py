@@ -151,5 +151,8 @@ def take_steps(
     }
     for name, found in gradients.items():
         for parameter, gradient in zip(parameters[name], found, strict=True):
-            parameter.grad = gradient
+            # A fused optimiser pairs the two by place in memory, where `grad` may have another order.
+            parameter.grad = (
+                None if gradient is None else torch.empty_like(parameter).copy_(gradient)
+            )
         optimisers[name].step()
