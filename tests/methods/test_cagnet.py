@@ -283,7 +283,11 @@ def test_a_step_is_that_of_an_optimiser_that_is_not_fused(
     """Gradients of convolutions come in another order in memory than their weights."""
     _, fused = after_one_step(world, STEP1)
     adam = torch.optim.Adam
-    monkeypatch.setattr(torch.optim, "Adam", lambda groups, *, fused, **rest: adam(groups, **rest))
+
+    def not_fused(*groups: object, fused: bool, **rest: object) -> torch.optim.Optimizer:
+        return adam(*groups, **rest)
+
+    monkeypatch.setattr(torch.optim, "Adam", not_fused)
     _, plain = after_one_step(world, STEP1)
     for name, parameter in plain.items():
         torch.testing.assert_close(fused[name], parameter, atol=1e-6, rtol=1e-4)
