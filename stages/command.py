@@ -95,13 +95,16 @@ def _require_one_process(out: Path) -> None:
 def _require_listed_code() -> None:
     """Raise InputError if DVC would note down other code for the stage than that which it runs.
 
-    It notes down the stage's list, which was written when the run began, be it hours ago.
+    It notes down the stage's list, which was written when the run began, be it hours ago. DVC itself
+    may not see the edit: it looks at the code when the lists have been written, not before.
     """
     spec = sys.modules["__main__"].__spec__
     if "DVC_STAGE" not in os.environ or spec is None:
         return
     if path := edited_file(spec.name.removeprefix("stages.")):
-        raise InputError(f"{path}: has been edited since the run began; start the run again")
+        raise InputError(
+            f"{path}: has been edited since the run began; run `dvc repro --force code`, then start again"
+        )
 
 
 @contextmanager

@@ -20,7 +20,8 @@ from typing import Any
 
 import click
 
-from zslib.code import CODE_STAGE
+from zslib.code import CODE_LISTS, CODE_STAGE, edited_stages
+from zslib.errors import InputError, one_line_errors
 
 LONGEST_NAME = 30
 
@@ -36,7 +37,8 @@ PROCESSES.set_forkserver_preload(["dvc.cli", "dvc.commands.repro", "dvc.repo.rep
 @click.argument("targets", nargs=-1)
 def main(jobs: int, gpus: str, targets: Sequence[str]) -> None:
     """Run what is out of date; TARGETS are stages, with all they depend on. Default: everything."""
-    failed = bring_up_to_date(Workers(jobs, gpus.split(",") if gpus else []), targets)
+    with one_line_errors(debug=False), _dvc_errors():
+        failed = bring_up_to_date(Workers(jobs, gpus.split(",") if gpus else []), targets)
     if failed:
         sys.exit(f"{failed}: failed (see above); nothing new was started, the rest is kept")
     print("Data and pipelines are up to date.")
@@ -45,11 +47,23 @@ def main(jobs: int, gpus: str, targets: Sequence[str]) -> None:
 def bring_up_to_date(workers: "Workers", targets: Sequence[str]) -> str | None:
     """Run what is out of date; return the first stage that failed."""
     stale = stale_stages(targets)
-    if CODE_STAGE in stale:
+    # An edit while the lists were written escapes DVC, which looks at the code only afterwards.
+    if CODE_STAGE in stale or (CODE_LISTS.is_dir() and edited_stages()):
         if failed := workers.run({CODE_STAGE: set()}):
             return failed
         stale = stale_stages(targets)
     return workers.run(stale)
+
+
+@contextmanager
+def _dvc_errors() -> Iterator[None]:
+    """Raise what DVC says of the user's files and targets as an InputError of one line."""
+    from dvc.exceptions import DvcException
+
+    try:
+        yield
+    except DvcException as error:
+        raise InputError(" ".join(str(error).split())) from error
 
 
 def stale_stages(targets: Sequence[str]) -> dict[str, set[str]]:
@@ -107,7 +121,8 @@ def be_dvc(stage: str, environment: Mapping[str, str], output: Connection) -> No
     output.close()
     from dvc.cli import main
 
-    sys.exit(main(["--wait-for-lock", "repro", "--single-item", stage]))
+    force = ["--force"] if stage == CODE_STAGE else []
+    sys.exit(main(["--wait-for-lock", "repro", "--single-item", *force, stage]))
 
 
 class Workers:

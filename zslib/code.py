@@ -63,16 +63,24 @@ def code_lists() -> Iterator[tuple[str, str]]:
 
 
 def edited_file(name: str) -> Path | None:
-    """Return a file that stages/NAME.py runs and that has changed since its list was written."""
+    """Return a file that stages/NAME.py runs and that is not as its list has it.
+
+    Contents are compared, not times: DVC may bring a list back from its cache, newer than the edit.
+    """
     listed = CODE_LISTS / f"{name}.txt"
     if name == CODE_STAGE or not listed.exists():
         return None
     for line in listed.read_text().splitlines():
-        known, path = line.split("  ")[0], Path(line.split("  ")[1])
-        is_older = path.exists() and path.stat().st_ctime < listed.stat().st_mtime
-        if not is_older and (not path.exists() or checksum(path) != known):
-            return path
+        known, file = line.split("  ")
+        if not Path(file).exists() or checksum(Path(file)) != known:
+            return Path(file)
     return None
+
+
+def edited_stages() -> set[str]:
+    """Return the modules of stages that run other code than their lists have. Raises InputError."""
+    listed = {path.stem: path.read_text() for path in CODE_LISTS.glob("*.txt")}
+    return {name for name, text in code_lists() if listed.get(name) != text}
 
 
 def checksum(path: Path) -> str:

@@ -72,8 +72,13 @@ def tuning_pairs(
 
 
 def hiou_of(matrix: np.ndarray, split: Split) -> float:
-    """Return the generalised harmonic mean of a confusion matrix."""
-    return scores(matrix, seen=split.seen, unseen=split.unseen)["hiou"]
+    """Return the generalised harmonic mean of a confusion matrix over the classes that it has pixels of.
+
+    The images of a choice are few: whether a class that none of them shows is predicted somewhere
+    says little, and would count as much as any other class.
+    """
+    figures = scores(matrix, seen=split.seen, unseen=split.unseen, absent="skip_unlabelled")
+    return figures["hiou"]
 
 
 def matrix_over(

@@ -4,8 +4,8 @@ Every random choice of a training run is a function of (seed, step): data order 
 from counters, and torch's generator is reseeded at every step. A run that is killed and resumed
 therefore continues exactly as if nothing had happened, with no generator state to save.
 
-Only this module knows about devices. One process on a CPU needs nothing but torch; a GPU or several
-processes go through Lightning Fabric (torchrun, SLURM), imported only then: it takes seconds.
+Only this module knows about devices. One process on a CPU in float32 needs nothing but torch; all else
+goes through Lightning Fabric (torchrun, SLURM), imported only then: it takes seconds.
 """
 
 import logging
@@ -196,7 +196,7 @@ def start_runtime(params: ComputeParams) -> Runtime:
         raise InputError("compute.device: 'cuda' asked for, but torch sees no GPU; use 'auto'")
     use_gpu = params.device != "cpu" and torch.cuda.is_available()
     launched = int(os.environ.get("LOCAL_WORLD_SIZE", params.devices))
-    if not use_gpu and launched * params.nodes == 1:
+    if not use_gpu and launched * params.nodes == 1 and params.precision in ("auto", "32"):
         return SingleProcess()
     return FabricRuntime(params, accelerator="cuda" if use_gpu else "cpu", processes=launched)
 

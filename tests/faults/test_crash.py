@@ -1,6 +1,7 @@
 """Faults 1, 2, 3: killed while writing, abandoned by DVC, and out of disk space."""
 
 import errno
+import fcntl
 import multiprocessing
 import os
 import random
@@ -328,6 +329,23 @@ def test_fault_3_a_full_disk_is_noticed_at_allocation_with_the_room_needed(
     with pytest.raises(InputError, match=r"a\.h5: no room to write it \(2 MiB needed"):
         write_arrays(tmp_path / "a.h5", BIG, schema=tiny.SCHEMA, meta={})
     assert not list(tmp_path.iterdir())
+
+
+def test_room_is_reserved_where_the_file_system_leaves_it_to_libc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then libc reads and writes, and answers EBADF unless both are allowed, at any place."""
+    opened = []
+
+    def noting(descriptor: int, *_: int) -> None:
+        opened.append(fcntl.fcntl(descriptor, fcntl.F_GETFL))
+
+    monkeypatch.setattr(os, "posix_fallocate", noting)
+    write_arrays(tmp_path / "a.h5", BIG, schema=tiny.SCHEMA, meta={})
+    assert opened
+    for flags in opened:
+        assert flags & os.O_ACCMODE == os.O_RDWR
+        assert not flags & os.O_APPEND
 
 
 def test_fault_3_an_extraction_without_room_is_the_same_clear_error(

@@ -81,6 +81,20 @@ def test_what_runs_behind_the_lists_of_code_is_known_once_they_are_written(shell
     assert "Running stage 'last'" in shell.repro().stdout
 
 
+def test_what_dvc_refuses_is_one_line(shell: Shell) -> None:
+    shell.write(one=("cp input.txt one", ["input.txt"]))
+    missing = shell.repro("another")
+    assert missing.returncode == 2
+    (line,) = missing.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "another" in line
+    (shell.root / "dvc.yaml").write_text("stages: {one: {cmd: true, deps: [}}")
+    broken = shell.repro()
+    assert broken.returncode == 2
+    (line,) = broken.stderr.splitlines()
+    assert "dvc.yaml" in line
+
+
 def test_stages_that_do_not_need_each_other_run_at_the_same_time(shell: Shell) -> None:
     shell.write(
         left=(MEET.format(me="left", other="right"), ["input.txt"]),

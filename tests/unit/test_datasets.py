@@ -243,6 +243,8 @@ def test_empty_and_malformed_lists(voc: Path) -> None:
     found = problems(voc)
     assert "the list is empty" in found["train.txt"]
     assert "is not an image id" in found["val.txt"]
+    write_list(official / "val.txt", "v1\0")
+    assert "is not an image id" in problems(voc)["val.txt"]
 
 
 def test_missing_root_and_wrong_layout(voc: Path, tmp_path: Path) -> None:

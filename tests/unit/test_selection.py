@@ -44,6 +44,21 @@ def test_a_choice_is_blind_only_if_nothing_ever_scored(rows: list[list[float]]) 
     assert choice.is_blind == (max(map(max, rows)) == 0)
 
 
+def test_a_hidden_class_that_no_image_shows_is_no_part_of_the_score() -> None:
+    """Else whoever finds more of the others, and puts some pixels on that one, would score less."""
+    split = tiny.SPLIT.hide([0, 1])
+    shy = np.zeros((len(tiny.CLASSES),) * 2, np.int64)
+    seen = split.seen[0]
+    shy[seen, seen] = shy[0, 0] = 100
+    shy[0, seen] = 100
+    bold = shy.copy()
+    bold[0, [0, 1, seen]] = 180, 10, 10
+    assert hiou_of(bold, split) > hiou_of(shy, split)
+    nowhere = bold.copy()
+    nowhere[0, [1, split.seen[1]]] = 0, 10  # which no image shows either
+    assert hiou_of(bold, split) == hiou_of(nowhere, split)
+
+
 def test_one_candidate_is_no_choice() -> None:
     assert not Choice((1.0,), ((0.0,),), ((0,),)).is_blind
 

@@ -197,6 +197,11 @@ def test_a_gpu_asked_for_and_absent_is_an_error(monkeypatch: pytest.MonkeyPatch)
         start_runtime(ComputeParams(device="cuda"))
 
 
+@pytest.mark.parametrize(("precision", "kind"), [("auto", SingleProcess), ("bf16", FabricRuntime)])
+def test_a_precision_asked_for_is_had_on_a_cpu_too(precision: str, kind: type) -> None:
+    assert isinstance(start_runtime(ComputeParams(device="cpu", precision=precision)), kind)
+
+
 # --- batch norm among several GPUs ---------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from zslib.datasets.views import (
     size_with_short_side,
     training_view,
 )
+from zslib.errors import InputError
 from zslib.params import AugmentationParams
 
 PLAIN = AugmentationParams(base_size=16, crop_size=16, scale=(1.0, 1.0), blur=0.0)
@@ -175,3 +176,9 @@ def test_the_loader_yields_the_batches_of_the_order(views: TrainingViews) -> Non
     for (images, labels), keys in zip(batches, order.batches(1, 4), strict=True):
         assert torch.equal(images, torch.stack([views[key][0] for key in keys]))
         assert torch.equal(labels, torch.stack([views[key][1] for key in keys]))
+
+
+def test_a_batch_has_an_image_for_every_process() -> None:
+    assert [*BatchOrder(6, 3, seed=0, rank=2, world_size=3).batches(0, 1)] != [[]]
+    with pytest.raises(InputError, match="batch_size: 2 images cannot be shared by 3 processes"):
+        BatchOrder(6, 2, seed=0, rank=2, world_size=3)

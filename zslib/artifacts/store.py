@@ -64,7 +64,8 @@ def allocate(path: Path, arrays: Mapping[str, np.ndarray | Room]) -> None:
 
 
 def _reserve(path: Path, size: int) -> None:
-    with path.open("ab") as file:
+    # Not to append: where a file system cannot reserve, libc writes in its stead, and wants to read.
+    with path.open("r+b" if path.exists() else "w+b") as file:
         try:
             os.posix_fallocate(file.fileno(), 0, max(size, 1))
         except OSError as error:

@@ -20,7 +20,7 @@ def read_ids(path: Path) -> tuple[str, ...]:
     if not ids:
         raise InputError(f"{path}: the list is empty; get the official list again")
     for name in ids:
-        if len(name.split()) > 1 or "/" in name or "\\" in name:
+        if len(name.split()) > 1 or {"/", "\\", "\0"} & set(name):
             raise InputError(
                 f"{path}: '{name}' is not an image id; write one id per line, "
                 f"without folder, suffix or second column"

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from zslib.benchmark import IGNORE_INDEX
 from zslib.datasets.decode import ImageFile, read_image
 from zslib.datasets.memory import free_memory
+from zslib.errors import InputError
 from zslib.params import AugmentationParams
 
 _IMAGES_PER_LOOK = 32
@@ -115,11 +116,19 @@ class BatchOrder:
     """Keys (epoch, position) of each batch: a fresh permutation per epoch, incomplete batches left out.
 
     Every process walks the same global batches and takes its share of each.
+
+    Raises:
+        InputError: a batch has fewer images than there are processes.
     """
 
     def __init__(
         self, images: int, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1
     ) -> None:
+        if batch_size < world_size:
+            raise InputError(
+                f"batch_size: {batch_size} images cannot be shared by {world_size} processes; "
+                "raise it, or start fewer (compute.devices, compute.nodes)"
+            )
         self.steps_per_epoch = images // batch_size
         self._images, self._batch_size, self._seed = images, batch_size, seed
         self._share = slice(rank, None, world_size)

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from zslib.code import CODE_LISTS, CODE_STAGE, code_lists
+from zslib.code import CODE_STAGE, edited_stages
 from zslib.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _stages(repo: "Repo", changed: set[str]) -> Iterator[Stage]:
     named = {stage.addressing: stage for stage in graph}
     needs = {name: {d.addressing for d in graph.successors(s)} for name, s in named.items()}
     states: dict[str, State] = {}
-    edited = _edited() if CODE_STAGE in changed else set()
+    edited = edited_stages() if CODE_STAGE in changed else set()
     for name in TopologicalSorter(needs).static_order():
         stage = named[name]
         outs = tuple(out.def_path for out in stage.outs if out.use_cache)
@@ -76,12 +76,6 @@ def _stages(repo: "Repo", changed: set[str]) -> Iterator[Stage]:
             found = replace(found, state=_state(stage, name in changed, before))
         states[name] = found.state
         yield found
-
-
-def _edited() -> set[str]:
-    """The modules of stages that run other code than the lists have, which are about to be written."""
-    listed = {path.stem: path.read_text() for path in CODE_LISTS.glob("*.txt")}
-    return {name for name, text in code_lists() if listed.get(name) != text}
 
 
 def _state(stage: Any, is_changed: bool, before: list[State]) -> State:
