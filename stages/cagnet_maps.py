@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from stages.command import EXISTING, Sections, stage
+from stages.command import EXISTING, Sections, scratch, stage
 
 
 @stage
@@ -34,24 +34,20 @@ def main(
     rows, seed, compute = section(f"{recipe}.bank_rows"), section("seed"), section("compute")
     rule = section("features.label_rule")
 
-    from zslib.artifacts import publish
     from zslib.artifacts.features import DenseMaps
     from zslib.artifacts.maps import open_labels
     from zslib.methods.cagnet.batches import label_grids
-    from zslib.methods.cagnet.maps import BankPlan, write_gated
+    from zslib.methods.cagnet.maps import BankPlan, publish_gated
     from zslib.methods.cagnet.step1 import Step1
     from zslib.training import start_runtime
 
     networks, runtime = Step1.load(step1), start_runtime(compute)
-    maps, split = DenseMaps.open(train), networks.split
-    grids = label_grids(maps, open_labels(labels), split, rule)
+    paths = {"train": train, "val": val, "unlabelled": unlabelled}
+    maps, split = {name: DenseMaps.open(path) for name, path in paths.items()}, networks.split
+    grids = label_grids(maps["train"], open_labels(labels), split, rule)
     plan = BankPlan.of(list(grids), split, rows_per_image=rows, seed=seed)
-    with publish(out) as temporary:
-        temporary.mkdir()
-        bank = (temporary / "bank.h5", plan)
-        write_gated(temporary / "train.h5", networks.context, maps, runtime, bank=bank)
-        for name, path in {"val": val, "unlabelled": unlabelled}.items():
-            write_gated(temporary / f"{name}.h5", networks.context, DenseMaps.open(path), runtime)
+    with scratch(out, [*paths.values(), labels, step1], [rows, rule, seed]) as folder:
+        publish_gated(out, networks.context, maps, runtime, bank=plan, scratch=folder)
 
 
 if __name__ == "__main__":

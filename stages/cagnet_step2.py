@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from stages.command import EXISTING, PATH, Sections, stage
+from stages.command import EXISTING, PATH, Sections, scratch, stage
 
 
 @stage
@@ -42,25 +42,28 @@ def main(
     from zslib.held_out import draw_held_out
     from zslib.methods.cagnet.step1 import Step1
     from zslib.methods.cagnet.step2 import fit
-    from zslib.training import Curves, start_runtime
+    from zslib.training import Checkpoint, Curves, start_runtime
 
     recorded, networks = Curves(curves, every=50), Step1.load(step1)
     clean = recipe == "cagnet"
-    classifiers = fit(
-        PixelBank.open(maps / "bank.h5"),
-        DenseMaps.open(maps / "train.h5").tuning,
-        open_labels(labels),
-        networks.players,
-        torch.from_numpy(load_class_vectors(embeddings).rows),
-        params,
-        step1=first,
-        draws=draw_held_out(networks.split, selection, seed=seed) if clean else [],
-        seed=seed,
-        runtime=start_runtime(compute),
-        curves=recorded,
-    )
-    classifiers.save(out)
-    recorded.write()
+    inputs = [maps / "bank.h5", maps / "train.h5", labels, embeddings, step1]
+    with scratch(out, inputs, [first, params, selection, seed]) as folder:
+        classifiers = fit(
+            PixelBank.open(maps / "bank.h5"),
+            DenseMaps.open(maps / "train.h5").tuning,
+            open_labels(labels),
+            networks.players,
+            torch.from_numpy(load_class_vectors(embeddings).rows),
+            params,
+            step1=first,
+            draws=draw_held_out(networks.split, selection, seed=seed) if clean else [],
+            seed=seed,
+            runtime=start_runtime(compute),
+            checkpoint=Checkpoint(folder, compute.checkpoint_seconds),
+            curves=recorded,
+        )
+        classifiers.save(out)
+        recorded.write()
 
 
 if __name__ == "__main__":

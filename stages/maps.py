@@ -13,30 +13,46 @@ from stages.command import EXISTING, Sections, parallel_stage, scratch
 @click.option(
     "--unlabelled", type=EXISTING, help="Seen labels; the images for self-training are taken."
 )
+@click.option("--view", help="Parameter with the views' short side, where not features.short_side.")
 def main(
-    section: Sections, *, images: Path, network: Path, unlabelled: Path | None, out: Path
+    section: Sections,
+    *,
+    images: Path,
+    network: Path,
+    unlabelled: Path | None,
+    view: str | None,
+    out: Path,
 ) -> None:
     """Cache whole feature maps of the validation images, or of unlabelled training images.
 
     Of training images those are taken that were left out for the unseen classes they show, or all, if
-    the benchmark's rule keeps such images and their unseen pixels are void.
-    Reads params.yaml:features. Example: python -m stages.maps
+    the benchmark's rule keeps such images and their unseen pixels are void; of these as large a share
+    as features.train_maps is of the labelled images.
+    Reads params.yaml:features; with --unlabelled, seed; with --view, the parameter that it names,
+    where null stands for features.short_side. Example: python -m stages.maps
     --images artifacts/world/index/images.json
     --network artifacts/world/u4/backbone/network.safetensors --out artifacts/world/u4/val_maps.h5
     """
-    params, compute = section("features"), section("compute")
+    params, seed, compute = section("features"), 0, section("compute")
+    if unlabelled:
+        seed = section("seed")
+    if view:
+        short_side = section(view) or params.short_side
+        params = params.model_copy(update={"short_side": short_side})
 
     from zslib.artifacts.maps import open_labels
     from zslib.backbones.trained import Backbone
     from zslib.datasets.index import ImageIndex
     from zslib.datasets.labels import unlabelled_ids
-    from zslib.features import Photographs, extract, plan_dense
+    from zslib.features import Photographs, extract, plan_dense, sample_unlabelled
     from zslib.training import start_runtime
 
     index = ImageIndex.load(images)
     ids = index.ids("val")
     if unlabelled is not None:
-        ids = unlabelled_ids(open_labels(unlabelled), index.ids("train"))
+        labels = open_labels(unlabelled)
+        ids = unlabelled_ids(labels, index.ids("train"))
+        ids = sample_unlabelled(ids, labels.ids, params.train_maps, seed=seed)
     backbone, runtime = Backbone.load(network), start_runtime(compute)
     photographs = Photographs.of(
         [index.file(image_id) for image_id in ids],
@@ -45,7 +61,7 @@ def main(
         stride=backbone.params.feature_stride,
     )
     inputs = [images, network] if unlabelled is None else [images, network, unlabelled]
-    with scratch(out, inputs, [params]) as folder:
+    with scratch(out, inputs, [params, seed]) as folder:
         extract(
             backbone.features_of(runtime),
             photographs,

@@ -28,7 +28,7 @@ def main(
 ) -> None:
     """Take each unseen class of an image against all else: with and without eigenvectors.
 
-    Reads params.yaml:sazs.episodes, sazs.folds, seed. Writes the counts of all pairs (CSV), and the
+    Reads params.yaml:sazs.episodes, sazs.folds, seed. Writes counts of the scored pairs (CSV), and
     scores. Example: python -m stages.sazs_episodes --maps artifacts/world/u4/sazs/val_maps.h5 ...
     --scores results/world/episodes/u4-sazs.json --out evaluations/world/u4/sazs-episodes.csv
     """

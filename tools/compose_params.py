@@ -4,9 +4,14 @@
 """
 
 import sys
+from contextlib import chdir
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from dvc.utils.hydra import compose_and_dump
+
+from zslib.errors import one_line_errors
+from zslib.params import load_params
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -17,5 +22,20 @@ def compose(out: Path, *overrides: str) -> None:
     compose_and_dump(out, str(conf), None, "config", str(conf / "plugins"), list(overrides))
 
 
+def replace(params: Path, *overrides: str) -> None:
+    """Compose a parameter file anew; it stays as it was where `load_params` refuses what comes out.
+
+    Raises:
+        InputError: the values are not valid together.
+    """
+    params = params.absolute()
+    with TemporaryDirectory() as folder, chdir(folder):
+        fresh = Path(params.name)
+        compose(fresh, *overrides)
+        load_params(fresh)
+        params.write_bytes(fresh.read_bytes())
+
+
 if __name__ == "__main__":
-    compose(PROJECT / "params.yaml", *sys.argv[1:])
+    with one_line_errors(debug=False):
+        replace(PROJECT / "params.yaml", *sys.argv[1:])

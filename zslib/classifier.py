@@ -20,7 +20,7 @@ from zslib.artifacts.weights import load_tensors, save_tensors
 from zslib.benchmark import Split
 from zslib.calibration import Competitors, stacking
 
-CLASSIFIER = Schema("classifier/1", "train or classifier")
+CLASSIFIER = Schema("classifier/2", "train or classifier")
 
 
 def best_classes(scores: Float[Tensor, "c h w"]) -> UInt8[np.ndarray, "h w"]:
@@ -56,6 +56,8 @@ class PixelClassifier:
     """Weight and bias of a layer with ReLU before the last."""
     squash: bool = False
     """Whether features pass a sigmoid first."""
+    corners: bool = True
+    """Whether a map's corner cells lie on the corner pixels; if not, cells cover equal parts."""
 
     @property
     def dimension(self) -> int:
@@ -73,13 +75,14 @@ class PixelClassifier:
     def logits(
         self, pixel_features: Float[Tensor, "h w d"], size: tuple[int, int]
     ) -> Float[Tensor, "c H W"]:
-        """Return logits resized to `size`, corners aligned; classes that are void score -inf.
+        """Return logits resized to `size`, as `corners` says; classes that are void score -inf.
 
         For a linear classifier this equals classifying resized features: bilinear weights sum to 1.
         """
         scores = self.scores(pixel_features.float()).permute(2, 0, 1)
         if scores.shape[-2:] != size:
-            scores = F.interpolate(scores[None], size, mode="bilinear", align_corners=True)[0]
+            planes, corners = scores[None], self.corners
+            scores = F.interpolate(planes, size, mode="bilinear", align_corners=corners)[0]
         if self.split.void:
             scores = scores.index_fill(0, torch.tensor(self.split.void), -torch.inf)
         return scores
@@ -127,6 +130,7 @@ class PixelClassifier:
             **self.split.describe(),
             "gamma": self.gamma,
             "squash": self.squash,
+            "corners": self.corners,
             "details": dict(self.meta),
         }
         arrays = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
@@ -148,4 +152,5 @@ class PixelClassifier:
             meta=meta["details"],
             hidden=hidden,
             squash=meta["squash"],
+            corners=meta["corners"],
         )

@@ -7,6 +7,7 @@ there will be, the file is allocated first and every process fills its own part 
 extraction goes on where it stopped.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -145,6 +146,26 @@ def sample_ids(ids: Sequence[str], count: int, *, seed: int) -> tuple[str, ...]:
     """Choose some images, in the order of `ids`; a smaller sample is part of every larger one."""
     chosen = np.random.default_rng(seed).permutation(len(ids))[:count]
     return tuple(ids[position] for position in sorted(chosen.tolist()))
+
+
+def sample_unlabelled(
+    ids: Sequence[str], labelled: Sequence[str], train_maps: int | None, *, seed: int
+) -> tuple[str, ...]:
+    """Choose the images that self-training labels, in the order of `ids`.
+
+    Labelled and unlabelled images are to be in the proportion that they have in the dataset, since
+    published self-training learns from all (zs3net §6): where whole maps are kept of some labelled
+    images, the unlabelled ones are the same share of theirs, but not none. An image that keeps its
+    seen labels is chosen where its map is kept.
+    """
+    if train_maps is None:
+        return tuple(ids)
+    known = set(labelled)
+    others = [image_id for image_id in ids if image_id not in known]
+    count = math.ceil(len(others) * min(train_maps, len(labelled)) / len(labelled))
+    with_maps = sample_ids(labelled, train_maps, seed=seed)
+    chosen = {*with_maps, *sample_ids(others, count, seed=seed)}
+    return tuple(image_id for image_id in ids if image_id in chosen)
 
 
 def extract(

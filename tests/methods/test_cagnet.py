@@ -1,5 +1,6 @@
 """CaGNet on the tiny problem: the whole method, and what each of its steps must do."""
 
+import tracemalloc
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,9 +23,10 @@ from zslib.errors import InputError
 from zslib.grids import feature_grid, floor_nearest
 from zslib.heads import Classifiers
 from zslib.held_out import draw_held_out
+from zslib.methods.cagnet import maps as cagnet_maps
 from zslib.methods.cagnet import step1, step2
 from zslib.methods.cagnet.batches import RowSampler, WindowSampler, label_grids
-from zslib.methods.cagnet.maps import BankPlan, write_gated
+from zslib.methods.cagnet.maps import BankPlan, publish_gated, write_gated
 from zslib.methods.cagnet.networks import ContextualModule, gate
 from zslib.methods.cagnet.objectives import word_table
 from zslib.methods.cagnet.players import Pixels, Players, losses_on_real, take_steps
@@ -235,6 +237,29 @@ def test_a_channel_that_is_always_zero_stays_zero(world: World) -> None:
     assert (centre[3].item(), scale[3].item()) == (0, 1)
 
 
+def test_statistics_summed_in_blocks_are_those_of_all_cells(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps = whole_maps(world)
+    monkeypatch.setattr(step1, "STATISTICS_BLOCK", 7)
+    monkeypatch.setattr(step1, "STATISTICS_CELLS", len(maps.features) // 3)
+    cells = maps.features[::3].astype(np.float64)
+    assert len(cells) % 7 > 0, "the last block is shorter"
+    found = step1.channel_statistics(maps)
+    for statistic, expected in zip(found, (cells.mean(0), cells.std(0)), strict=True):
+        torch.testing.assert_close(statistic, torch.from_numpy(expected).float())
+
+
+def test_statistics_take_less_memory_than_the_cells_do_in_their_file() -> None:
+    features = np.ones((16 * step1.STATISTICS_BLOCK, 8), np.float16)
+    maps = DenseMaps(features, np.array([[1, len(features)]]), ("a",), {}, np.array([0]))
+    tracemalloc.start()
+    step1.channel_statistics(maps)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < features.nbytes
+
+
 def after_one_step(
     world: World,
     params: CagnetStep1,
@@ -399,6 +424,42 @@ def test_the_bank_holds_what_the_gated_maps_are_made_of(
         np.testing.assert_array_equal(labels.reshape(-1)[cells], bank.labels[rows])
 
 
+@pytest.mark.parametrize("dies_after", [1, 18], ids=["train", "val"])
+def test_files_that_a_killed_run_has_finished_are_not_made_again(
+    world: World, trained: Step1, tmp_path: Path, dies_after: int
+) -> None:
+    maps = whole_maps(world)
+    sources = {"train": maps, "val": maps.tuning, "unlabelled": maps.only(maps.ids[:3])}
+    grids = list(label_grids(maps, world.labels, tiny.SPLIT, "floor"))
+    bank = BankPlan.of(grids, tiny.SPLIT, rows_per_image=30, seed=0)
+
+    def write(name: str, scratch: str, dies_after: int | None = None) -> int:
+        done: list[int] = []
+
+        def counted(features: Tensor, latent: Tensor) -> Tensor:
+            if len(done) == dies_after:
+                raise tiny.KilledError
+            done.append(1)
+            return gate(features, latent)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(cagnet_maps, "gate", counted)
+            publish_gated(tmp_path / name, trained.context, sources, SingleProcess(),
+                          bank=bank, scratch=tmp_path / scratch)  # fmt: skip
+        return len(done)
+
+    assert write("whole", "one") == sum(map(len, sources.values()))
+    with pytest.raises(tiny.KilledError):
+        write("killed", "two", dies_after)
+    assert not (tmp_path / "killed").exists()
+    kept = len(maps) if dies_after > len(maps) else 0
+    assert write("again", "two") == sum(map(len, sources.values())) - kept
+    whole = {file.name: file.read_bytes() for file in (tmp_path / "whole").iterdir()}
+    assert sorted(whole) == ["bank.h5", "train.h5", "unlabelled.h5", "val.h5"]
+    for name, content in whole.items():
+        assert (tmp_path / "again" / name).read_bytes() == content, name
+
+
 def test_no_void_and_no_unseen_pixel_is_in_the_bank(written: tuple[DenseMaps, PixelBank]) -> None:
     _, bank = written
     assert set(np.unique(bank.labels)) <= set(tiny.SPLIT.seen)
@@ -493,6 +554,48 @@ def test_the_draws_classifiers_are_those_of_the_choice(world: World, trained: St
     assert [one.split for one in found.held_out] == draws
     held_out = found.final.meta["unseen_boost"]["held_out"]
     assert [[tiny.CLASSES[c] for c in draw.unseen] for draw in draws] == held_out
+
+
+def counted(patched: pytest.MonkeyPatch, *, dies_after: int | None = None) -> list[int]:
+    """Return a list that grows with each step of a training, which a kill may end."""
+    taken: list[int] = []
+
+    def step(*arguments: object, **options: object) -> None:
+        if len(taken) == dies_after:
+            raise tiny.KilledError
+        taken.append(1)
+        take_steps(*arguments, **options)
+
+    for module in (step1, step2):
+        patched.setattr(module, "take_steps", step)
+    return taken
+
+
+@pytest.mark.parametrize(
+    "dies_after", [2, 7, 12, 26], ids=["players", "candidate", "between two", "final"]
+)
+def test_a_second_step_that_was_killed_takes_those_that_are_left(
+    world: World, trained: Step1, tmp_path: Path, dies_after: int
+) -> None:
+    draws, short = draw_held_out(tiny.SPLIT, world.selection, seed=0), {"steps": 4}
+    params = (STEP1.model_copy(update=short), STEP2.model_copy(update=short))
+
+    def fit(name: str, dies_after: int | None = None, **options: object) -> int:
+        with pytest.MonkeyPatch.context() as patched:
+            taken = counted(patched, dies_after=dies_after)
+            found = second_step(world, trained, *params, draws=draws, seed=0, **options)
+        found.save(tmp_path / name)
+        return len(taken)
+
+    steps, checkpoint = fit("whole"), Checkpoint(tmp_path / "run", 0)
+    assert steps == 2 * (4 + 2 * 4) + 4, "players and two candidates, of two draws; the final one"
+    with pytest.raises(tiny.KilledError):
+        fit("killed", dies_after, checkpoint=checkpoint)
+    assert fit("again", checkpoint=checkpoint) == steps - dies_after
+    files = ("classifier.safetensors", "held_out/0.safetensors", "held_out/1.safetensors")
+    for file in files:
+        one, other = ((tmp_path / name / file).read_bytes() for name in ("whole", "again"))
+        assert one == other, file
 
 
 def test_players_of_a_draw_see_neither_its_classes_nor_the_tuning_images(

@@ -1,6 +1,7 @@
 """CaGNet's first step with the backbone learning along, on tiny images."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,6 +97,33 @@ class TestCagnet(EndToEndTester):
         network = fitted[0].network
         rested = unchanged(backbone(MODEL).network, network)
         assert rested == of_norms(network) | {"classifier.weight", "classifier.bias"}
+
+    def test_the_networks_weights_have_the_order_in_memory_that_convolutions_want(
+        self, fitted: tuple[Backbone, Step1]
+    ) -> None:
+        for name, parameter in fitted[0].network.named_parameters():
+            if parameter.ndim == 4:
+                assert parameter.is_contiguous(memory_format=torch.channels_last), name
+
+    def test_a_step_is_that_of_an_optimiser_that_is_not_fused(
+        self, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Gradients of convolutions may come in another order in memory than their weights."""
+        changes, adam = {"steps": 1, "optimiser": ADAM}, torch.optim.Adam
+        fused = self.fit_in(world, tmp_path / "fused", changes=changes)
+
+        def not_fused(*groups: object, fused: bool, **rest: object) -> torch.optim.Optimizer:
+            return adam(*groups, **rest)
+
+        monkeypatch.setattr(torch.optim, "Adam", not_fused)
+        plain = self.fit_in(world, tmp_path / "plain", changes=changes)
+        for one, other in zip(learned(fused), learned(plain), strict=True):
+            torch.testing.assert_close(one.state_dict(), other.state_dict(), atol=1e-6, rtol=1e-4)
+
+
+def learned(fitted: tuple[Backbone, Step1]) -> list[nn.Module]:
+    backbone, networks = fitted
+    return [backbone.network, networks.context, networks.players]
 
 
 # --- groups --------------------------------------------------------------------------------------

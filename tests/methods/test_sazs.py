@@ -26,12 +26,13 @@ from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.classifier import PixelClassifier
 from zslib.datasets.folds import Pair
 from zslib.errors import InputError
-from zslib.fine_tuning import LabelledImages, Run
+from zslib.fine_tuning import LabelledImages, Run, choose_strength
 from zslib.held_out import draw_held_out
 from zslib.methods.sazs.fit import Learned, Recipe, align, fit
 from zslib.methods.sazs.items import ClassOrder, Items, ItemViews, class_vectors, released_view
 from zslib.methods.sazs.margins import of_margins, upsampled, view_of
 from zslib.methods.sazs.networks import Trained
+from zslib.methods.sazs.objectives import losses
 from zslib.params import (
     AugmentationParams,
     EncoderParams,
@@ -125,6 +126,31 @@ class TestSazs(CalibratedEndToEndTester):
         torch.testing.assert_close(again.margins_of(SingleProcess())(picture), expected)
         assert again.split == tiny.SPLIT
         assert DenseMaps.open(tmp_path / "trained" / "held_out_maps.h5").dimension == 9
+
+
+PUBLISHED = SazsModel(architecture="vit", encoder=EncoderParams(name="vit_tiny_patch16_224"))
+
+
+@pytest.mark.parametrize(("model", "corners"), [(RECIPE.model, True), (PUBLISHED, False)])
+def test_maps_are_learned_chosen_by_and_classified_in_one_geometry(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: SazsModel, corners: bool
+) -> None:
+    taught = set()
+
+    def watched(*given: object, **options: object) -> object:
+        taught.add(options["corners"])
+        return losses(*given, **options)
+
+    monkeypatch.setattr("zslib.methods.sazs.fit.losses", watched)
+    images = tiny.labelled_images(tmp_path, world.images, world.image_labels)
+    recipe, options = replace(with_training(epochs=1), model=model), {"features": FEATURES}
+    options |= {"selection": world.selection, "run": tiny.run(tmp_path)}
+    found = fit(backbone(), images, None, world.class_embeddings, recipe, GAMMAS, **options)
+    maps = DenseMaps.open(found.held_out_maps)
+    assert (taught, found.classifier.corners, maps.meta["corners"]) == ({corners}, corners, corners)
+    rehearsal = of_margins(Split.described(maps.meta), corners=corners)
+    choice = choose_strength(rehearsal, maps, images.labels, GAMMAS)
+    assert found.classifier.meta["gamma"] == choice.describe(tiny.CLASSES)
 
 
 def test_sazs_check_6_learning_rates_fall_once_per_epoch(world: World, tmp_path: Path) -> None:
@@ -391,5 +417,16 @@ def test_sazs_check_10_the_sign_of_the_upsampled_margin_is_the_argmax_of_log_pro
 
 def test_the_greatest_margin_is_the_class() -> None:
     margins = torch.randn(3, 3, 9, generator=torch.manual_seed(0))
-    found = of_margins(tiny.SPLIT).predict(margins, (3, 3))
+    found = of_margins(tiny.SPLIT, corners=True).predict(margins, (3, 3))
     np.testing.assert_array_equal(found, margins.argmax(2).numpy())
+
+
+@pytest.mark.parametrize("corners", [True, False])
+def test_of_two_classes_the_generalised_row_is_the_binary_one(corners: bool) -> None:
+    """One map, one geometry: the background's margin is 0, so the other wins where its own is above."""
+    split = Split.from_ids("s", ["background", "a"], [1], [])
+    margins = torch.randn(8, 6, 2, generator=torch.manual_seed(0)).half()
+    margins[..., 0] = 0
+    found = of_margins(split, corners=corners).predict(margins, (61, 50))
+    expected = upsampled(margins[..., 1], (61, 50), corners=corners) > 0
+    np.testing.assert_array_equal(found == 1, expected.numpy())

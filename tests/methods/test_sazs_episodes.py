@@ -18,7 +18,8 @@ from zslib.benchmark import IGNORE_INDEX
 from zslib.datasets.folds import Pair
 from zslib.errors import InputError
 from zslib.fusion.rules import eigensegments, foreground_iou
-from zslib.methods.sazs.binary import ROWS, Fusion, Material, Shown, count
+from zslib.methods.sazs import binary
+from zslib.methods.sazs.binary import ROWS, Cut, Fusion, Material, Shown, count
 from zslib.methods.sazs.episodes import (
     FoldEvaluation,
     FusionChoice,
@@ -48,7 +49,7 @@ def test_sazs_check_7_and_e4_three_ways_with_void(
 
 
 def shown(margin: np.ndarray, vectors: np.ndarray, truth: np.ndarray) -> Shown:
-    return Shown(margin.astype(np.float32), vectors, eigensegments(vectors), truth)
+    return Shown(margin.astype(np.float32), Cut(vectors), truth)
 
 
 def signs(text: str) -> np.ndarray:
@@ -204,6 +205,51 @@ def test_listed_pairs_are_the_episodes_in_their_order(tmp_path: Path) -> None:
     assert evaluate_fold(source, listed, choice, PARAMS).episodes == [*(listed * 4)][:7]
     with pytest.raises(InputError, match="elsewhere has no map"):
         evaluate_fold(source, [Pair("elsewhere", 4)], choice, PARAMS)
+
+
+def test_of_a_draw_only_what_is_drawn_is_scored(evaluation: FoldEvaluation, tmp_path: Path) -> None:
+    """And to the same counts; one pass over all pairs is there where they are cycled (sazs §8.1 j)."""
+    source = material(tmp_path)
+    params = PARAMS.model_copy(update={"draw": "classes", "count": 3})
+    found = evaluate_fold(source, None, evaluation.choice, params)
+    assert len(found.episodes) == 3
+    for rule, counts in found.counts.items():
+        assert set(counts) == set(found.episodes) < set(source.pairs())
+        for pair, counted in counts.items():
+            np.testing.assert_array_equal(counted, evaluation.counts[rule][pair])
+    described = found.describe()
+    assert described["pairs"] == len(set(found.episodes))
+    assert list(described["rows"]["sazs"]) == ["note", "clean", "released"]
+
+
+def cuts(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """Return a list that takes down whenever an image is cut into cells."""
+    seen: list[np.ndarray] = []
+
+    def counted(vectors: np.ndarray) -> np.ndarray:
+        seen.append(vectors)
+        return eigensegments(vectors)
+
+    monkeypatch.setattr(binary, "eigensegments", counted)
+    return seen
+
+
+@pytest.mark.parametrize(("fusion", "times"), [(NOTHING, 0), (Fusion("vote", 0.5), 1)])
+def test_an_image_is_cut_once_and_only_for_a_vote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fusion: Fusion, times: int
+) -> None:
+    source, seen = material(tmp_path), cuts(monkeypatch)
+    listed = sorted(source.pairs(), key=lambda pair: pair.class_id)
+    images = {pair.image_id for pair in listed}
+    assert len(images) < len(listed)
+    evaluate_fold(source, listed, FusionChoice((fusion,), (0.5,), ()), PARAMS)
+    assert len(seen) == times * len(images)
+
+
+def test_pairs_come_once_and_image_by_image(tmp_path: Path) -> None:
+    source = material(tmp_path)
+    pairs = source.pairs()
+    assert [pair for pair, _ in source.each([*reversed(pairs), *pairs])] == list(pairs)
 
 
 def test_fusion_is_chosen_on_classes_hidden_from_training(tmp_path: Path) -> None:

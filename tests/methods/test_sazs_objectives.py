@@ -12,10 +12,13 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor, nn
 
 from zslib.benchmark import IGNORE_INDEX
+from zslib.grids import corner_nearest
+from zslib.methods.sazs.margins import upsampled
 from zslib.methods.sazs.objectives import (
     alignment_loss,
     attention_loss,
     binary_targets,
+    cells_with_any,
     class_outline,
     class_weights,
     comparable,
@@ -85,7 +88,8 @@ def test_sazs_check_4_background_alone_and_an_object_without_a_channel() -> None
 
 def grid_of_edges(scene: np.ndarray, form: str) -> Tensor:
     classes = torch.tensor([1])
-    return edge_targets(labels(scene), classes, (64, 64), channels=PASCAL, form=form)[0]
+    rule = {"channels": PASCAL, "form": form, "corners": False}
+    return edge_targets(labels(scene), classes, (64, 64), **rule)[0]
 
 
 def test_sazs_check_4_the_frame_survives_subsampling_on_two_sides() -> None:
@@ -120,9 +124,36 @@ def test_sazs_8_1_d_clean_edges_are_those_of_the_class_without_the_frame() -> No
 def test_an_outline_at_the_last_class_is_an_edge_in_the_clean_form() -> None:
     scene = np.full((64, 64), IGNORE_INDEX)
     scene[20:40, 20:40] = 20
-    tv, grid = torch.tensor([20]), (8, 8)
-    assert edge_targets(labels(scene), tv, grid, channels=PASCAL, form="clean").any()
-    assert not edge_targets(labels(scene), tv, grid, channels=PASCAL, form="released").any()
+    tv, rule = torch.tensor([20]), {"channels": PASCAL, "corners": False}
+    assert edge_targets(labels(scene), tv, (8, 8), form="clean", **rule).any()
+    assert not edge_targets(labels(scene), tv, (8, 8), form="released", **rule).any()
+
+
+@pytest.mark.parametrize(("form", "expected"), [("clean", [0, 1]), ("released", [0, 8])])
+def test_edges_lie_where_corners_aligned_cells_do(form: str, expected: list[int]) -> None:
+    """9 cells on pixels 0, 8, .. 64: an outline on 3..6 is near two; the frame is under the last."""
+    scene = np.zeros((65, 65))
+    scene[:, 5:] = 1
+    rule = {"channels": PASCAL, "form": form, "corners": True}
+    edges = edge_targets(labels(scene), torch.tensor([1]), (9, 9), **rule)[0]
+    assert edges[4].nonzero().flatten().tolist() == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    arrays(bool, st.tuples(st.integers(1, 30), st.integers(1, 30)), elements=st.booleans()),
+    st.tuples(st.integers(1, 30), st.integers(1, 30)),
+)
+def test_a_marked_pixel_marks_the_corners_aligned_cell_that_it_is_nearest_to(
+    marked: np.ndarray, most: tuple[int, int]
+) -> None:
+    grid = (min(most[0], marked.shape[0]), min(most[1], marked.shape[1]))
+    expected = np.zeros(grid, bool)
+    for pixel in np.argwhere(marked):
+        steps = [(g - 1) / max(n - 1, 1) for g, n in zip(grid, marked.shape, strict=True)]
+        expected[tuple(np.rint(pixel * steps).astype(int))] = True
+    found = cells_with_any(torch.from_numpy(marked)[None], grid, corners=True)[0]
+    np.testing.assert_array_equal(found.numpy(), expected)
 
 
 # --- targets and scores --------------------------------------------------------------------------
@@ -130,8 +161,28 @@ def test_an_outline_at_the_last_class_is_an_edge_in_the_clean_form() -> None:
 
 def test_sazs_3_1_labels_are_subsampled_by_8_from_the_first_row() -> None:
     rows = np.arange(512).reshape(512, 1) % 251 + np.zeros((1, 512))
-    found = subsample(labels(rows), (64, 64))[0]
+    found = subsample(labels(rows), (64, 64), corners=False)[0]
     assert found[:, 0].tolist() == [(8 * i) % 251 for i in range(64)]
+
+
+@pytest.mark.parametrize(("size", "grid"), [((96, 96), (24, 24)), ((31, 50), (8, 7))])
+def test_labels_of_corners_aligned_cells_are_those_under_them(
+    size: tuple[int, int], grid: tuple[int, int]
+) -> None:
+    scene = np.random.default_rng(0).integers(0, 9, size)
+    found = subsample(labels(scene), grid, corners=True)[0]
+    np.testing.assert_array_equal(found, corner_nearest(scene.astype(np.uint8), grid))
+
+
+def test_corners_aligned_targets_are_found_where_they_were_learned() -> None:
+    """Margins that fit the targets of a boundary put it back within half a cell, wherever it is."""
+    for boundary in range(2, 95):
+        scene = np.zeros((96, 96))
+        scene[:, boundary:] = 1
+        targets = subsample(labels(scene), (24, 24), corners=True)[0]
+        margins = upsampled(targets.float() - 0.5, (96, 96), corners=True)
+        found = int((margins[0] <= 0).sum())
+        assert abs(found - boundary) <= (95 / 23 + 1) / 2
 
 
 def test_sazs_8_1_e_void_is_ignored_or_others() -> None:
@@ -271,7 +322,7 @@ def test_all_losses_are_weighted() -> None:
 
     def found(**weights: float) -> dict[str, float]:
         objectives = SazsObjectives(**weights)
-        named = losses(*given, objectives, named=[1, 3, 4], regressor=Sum())
+        named = losses(*given, objectives, named=[1, 3, 4], corners=True, regressor=Sum())
         return {name: float(value) for name, value in named.items()}
 
     ones = found(edge_weight=1.0, attention_weight=1.0, inverse_weight=1.0, joint_weight=1.0)
@@ -279,3 +330,21 @@ def test_all_losses_are_weighted() -> None:
     expected = {"alignment": 1.0, "edge": 0.3, "attention": 0.1, "shape": 0.3}
     assert set(ones) == {*expected, "joint"}
     assert published == pytest.approx({n: w * ones[n] for n, w in expected.items()}, rel=1e-5)
+
+
+@pytest.mark.parametrize("form", ["clean", "released"])
+def test_every_target_lies_where_the_margins_do(form: str) -> None:
+    """Of a scene that is its own mirror image, maps and their mirror images have the same losses."""
+    scene = np.zeros((33, 33))
+    scene[12:21, 12:21] = 1
+    torch.manual_seed(0)
+    margins, edges = torch.randn(1, 2, 5, 5), torch.randn(1, 5, 5) + 1
+
+    def found(margins: Tensor, edges: Tensor) -> dict[str, float]:
+        given = (margins, edges, labels(scene), torch.tensor([1]))
+        named = losses(*given, SazsObjectives(edges=form), named=[1], corners=True)
+        return {name: float(value) for name, value in named.items()}
+
+    mirrored = found(margins.flip(-1), edges.flip(-1))
+    assert set(mirrored) == {"alignment", "edge", "attention", "joint"}
+    assert mirrored == pytest.approx(found(margins, edges), rel=1e-5)

@@ -1,6 +1,5 @@
 """Self-training: a classifier that hardly finds unseen classes learns from images that show them."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from zslib.datasets.decode import checksum
 from zslib.datasets.index import ImageEntry, ImageIndex
 from zslib.datasets.labels import write_labels
 from zslib.errors import InputError
+from zslib.features import sample_ids
 from zslib.grids import floor_nearest
 from zslib.heads import Classifiers
 from zslib.methods import supervised
@@ -473,6 +473,45 @@ def test_labels_of_another_split_are_refused(world: World, project: Path, elsewh
     assert "labels.h5 are of different splits" in run.output
 
 
+def make_maps(
+    project: Path,
+    folder: Path,
+    shown: list[np.ndarray],
+    *options: str,
+    rule: str = "drop",
+    **features: int,
+) -> DenseMaps:
+    """Run the command on training images that show this, with other parameters of the features."""
+    paths, names = tiny.write_images(folder / "images", shown), tiny.image_ids(len(shown))
+    entries = tuple(
+        ImageEntry(
+            id=name,
+            role="train",
+            path=path.name,
+            width=32,
+            height=32,
+            xxh3=checksum(path.read_bytes()),
+        )
+        for name, path in zip(names, paths, strict=True)
+    )
+    ImageIndex(root=str(folder / "images"), images=entries).save(folder / "images.json")
+    masks = tiny.write_masks(folder / "masks", shown, num_classes=9)
+    write_labels(masks, tiny.SPLIT, folder / "labels.h5", unseen_images=rule)
+    model = tiny.deeplab()
+    network = build_network(model, 9, pretrained=False)
+    Backbone(network, model, tiny.SPLIT).save(folder / "network.safetensors")
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["features"] |= features
+    params["zs3net"]["official_short_side"] = 64
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    files = {"images": "images.json", "network": "network.safetensors", "out": "maps.h5"}
+    files |= {"unlabelled": "labels.h5"}
+    given = [part for name, file in files.items() for part in (f"--{name}", file)]
+    run = CliRunner().invoke(maps_stage.main, [*given, *options])
+    assert run.exit_code == 0, run.output
+    return DenseMaps.open(folder / "maps.h5")
+
+
 @pytest.mark.parametrize(
     ("rule", "expected"), [("drop", ("image03",)), ("drop_void", tiny.image_ids(4))]
 )
@@ -483,32 +522,24 @@ def test_maps_are_made_of_the_images_that_the_rule_gives(
     shown = [*tiny.block_maps(3, (0, 1, 2)), np.full((32, 32), tiny.UNSEEN[0], np.uint8)]
     if rule == "drop_void":
         shown[0][:4] = tiny.UNSEEN[0]
-    paths = tiny.write_images(elsewhere / "images", shown)
-    entries = tuple(
-        ImageEntry(
-            id=name,
-            role="train",
-            path=path.name,
-            width=32,
-            height=32,
-            xxh3=checksum(path.read_bytes()),
-        )
-        for name, path in zip(tiny.image_ids(4), paths, strict=True)
-    )
-    ImageIndex(root=str(elsewhere / "images"), images=entries).save(elsewhere / "images.json")
-    masks = tiny.write_masks(elsewhere / "masks", shown, num_classes=9)
-    write_labels(masks, tiny.SPLIT, elsewhere / "labels.h5", unseen_images=rule)
-    model = tiny.deeplab()
-    network = build_network(model, 9, pretrained=False)
-    Backbone(network, model, tiny.SPLIT).save(elsewhere / "network.safetensors")
-    shutil.copy(project / "params.yaml", elsewhere)
-    files = {"images": "images.json", "network": "network.safetensors", "out": "maps.h5"}
-    files |= {"unlabelled": "labels.h5"}
-    run = CliRunner().invoke(
-        maps_stage.main, [part for name, file in files.items() for part in (f"--{name}", file)]
-    )
-    assert run.exit_code == 0, run.output
-    assert DenseMaps.open(elsewhere / "maps.h5").ids == expected
+    assert make_maps(project, elsewhere, shown, rule=rule).ids == expected
+
+
+def test_zs3net_section_6_as_large_a_share_of_unlabelled_images_as_of_labelled_ones(
+    project: Path, elsewhere: Path
+) -> None:
+    """Maps are kept of two of four labelled images: of two unlabelled ones, of one."""
+    shown = tiny.block_maps(4, (0, 1, 2)) + tiny.block_maps(2, tiny.UNSEEN, seed=1)
+    maps = make_maps(project, elsewhere, shown, train_maps=2, tuning_images=1)
+    assert maps.ids == sample_ids(("image04", "image05"), 1, seed=0)
+
+
+def test_maps_are_made_of_views_of_another_size(project: Path, elsewhere: Path) -> None:
+    shown = [*tiny.block_maps(1, (0, 1, 2)), *tiny.block_maps(1, tiny.UNSEEN)]
+    usual = make_maps(project, elsewhere, shown, short_side=32)
+    assert usual.grids.tolist() == [[8, 8]]
+    other = ("--view", "zs3net.official_short_side")
+    assert make_maps(project, elsewhere, shown, *other, short_side=32).grids.tolist() == [[16, 16]]
 
 
 # --- all layers ----------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from zslib.artifacts.regions import Regions
 from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.embeddings.table import ClassVectors
 from zslib.errors import ArtifactError, InputError
+from zslib.methods.simbaseline import segmenters
 from zslib.methods.simbaseline.fusion import (
     class_logits,
     fuse,
@@ -234,6 +235,49 @@ def test_the_soft_masks_of_an_image_serve_both_protocols(
         assert rows_of(found.predict(position, (32, 32))) == [0, 1, 3, 4]
         assert set(among_unseen.predict(position, (32, 32)).flat) == {4}
     assert len(made) == 2
+
+
+def test_among_the_unseen_no_other_class_gets_a_map(
+    proposals: Proposals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def watched(scores: Tensor, masks: Tensor) -> Tensor:
+        made.append(scores.shape[1])
+        return semantic_map(scores, masks)
+
+    monkeypatch.setattr(segmenters, "semantic_map", watched)
+    found = segmenter("queries", proposals, TEXT, SPLIT, FUSION)
+    found.predict(0, (32, 32))
+    found.among_unseen().predict(0, (32, 32))
+    assert made == [4, 1]
+
+
+@pytest.mark.parametrize("unseen", [1, 2, 4, 15, 30])
+@pytest.mark.parametrize("seed", range(3))
+def test_among_the_unseen_the_best_of_all_scores_wins(unseen: int, seed: int) -> None:
+    """Though fewer maps may round otherwise, at the sizes of a real image and of a small one."""
+    for queries, view in ((100, (160, 213)), (20, (24, 24))):
+        found = with_random_scores(queries, view, unseen, seed).among_unseen()
+        rows = [found.classes.index(c) for c in found.split.unseen]
+        every = found.class_scores(0, (100, 120))[rows]
+        expected = np.array(found.split.unseen)[every.argmax(0).numpy()]
+        np.testing.assert_array_equal(found.predict(0, (100, 120)), expected)
+
+
+def with_random_scores(
+    queries: int, view: tuple[int, int], unseen: int, seed: int
+) -> ProposalSegmenter:
+    """Of 40 classes, every query votes for some, as strongly as a softmax does."""
+    random = torch.Generator().manual_seed(seed)
+    votes = (4 * torch.randn(queries, 41, generator=random)).softmax(1)[:, :-1]
+    masks = (4 * torch.randn(queries, *view, generator=random)).sigmoid()
+    names = [str(c) for c in range(40)]
+    split = Split.named("random", names, unseen=names[1 : unseen + 1], void=[])
+    nothing = Proposals((), *[np.zeros(0)] * 5, {})
+    return ProposalSegmenter(
+        nothing, split, tuple(range(40)), lambda *_: votes, masks=lambda _: masks
+    )
 
 
 def test_the_ensemble_weight_is_above_0() -> None:

@@ -1,5 +1,6 @@
 """ZS3Net, clean: generator, then classifier."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from tests import tiny
 from tests.methods.tester import World, ZeroShotMethodTester
+from zslib.artifacts.features import PixelBank
 from zslib.classifier import PixelClassifier
 from zslib.losses import guarded_root, squared_mmd
 from zslib.methods.zs3net import classifier as zs3net_classifier
@@ -109,6 +111,48 @@ def test_held_out_generators_have_not_seen_their_class(trained: Generators) -> N
     for draw in trained.draws:
         assert set(draw.unseen) <= set(tiny.SPLIT.seen)
         assert set(draw.void) == set(tiny.UNSEEN)
+
+
+def without_lessons_of_tuning_images(world: World) -> PixelBank:
+    """The bank, with other features in the rows of the images that a choice is judged by."""
+    spoilt = np.array(world.bank.features)
+    spoilt[~world.bank.rows_outside(world.tuning.ids)] = 7
+    return replace(world.bank, features=spoilt)
+
+
+def test_tuning_images_do_not_teach_the_generators_of_draws(world: World) -> None:
+    """The final one learns from them."""
+    params = GENERATOR.model_copy(update={"steps": 3})
+    found = [
+        fit_generators(
+            bank,
+            world.class_embeddings,
+            params,
+            world.selection,
+            tuning_ids=world.tuning.ids,
+            seed=0,
+        )
+        for bank in (world.bank, without_lessons_of_tuning_images(world))
+    ]
+    for one, other in zip(*(generators.held_out for generators in found), strict=True):
+        assert torch.equal(one.layers[3].weight, other.layers[3].weight)
+    finals = [generators.final.layers[3].weight for generators in found]
+    assert not torch.equal(*finals)
+
+
+def test_tuning_images_do_not_teach_the_classifiers_of_draws(
+    trained: Generators, world: World
+) -> None:
+    params = CLASSIFIER.model_copy(update={"training": SHORT})
+    found = [
+        zs3net_classifier.choose_unseen_weight(
+            bank, world.tuning, world.labels, trained, world.class_embeddings, params, seed=0
+        )
+        for bank in (world.bank, without_lessons_of_tuning_images(world))
+    ]
+    assert found[0][0] == found[1][0]
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        assert torch.equal(one.weight, other.weight)
 
 
 def test_zs3net_section_4_1_the_generator_at_its_start() -> None:

@@ -17,6 +17,7 @@ from zslib.artifacts.graphs import ImageGraphs
 from zslib.artifacts.maps import open_labels
 from zslib.backbones.deeplab import DeepLabV3Plus
 from zslib.classifier import PixelClassifier
+from zslib.errors import InputError
 from zslib.graphs import component_graph, image_graphs, propagation
 from zslib.held_out import draw_held_out
 from zslib.methods.zs3net import classifier as zs3net_classifier
@@ -90,6 +91,22 @@ class TestZs3netGraph(ZeroShotMethodTester):
             seed=seed,
             curves=curves,
         ).final
+
+
+def test_no_graph_outside_the_tuning_images_is_an_error_that_says_what_to_do(world: World) -> None:
+    graphs = seen_graphs()
+    with pytest.raises(
+        InputError, match=r"features\.train_maps: no map of split 'tiny.*features\.tuning_images"
+    ):
+        fit_graph_generators(
+            graphs,
+            world.class_embeddings,
+            test_zs3net.GENERATOR,
+            world.selection,
+            convolution="lazy",
+            tuning_ids=graphs.ids,
+            seed=0,
+        )
 
 
 # --- the network ---------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from zslib.benchmark import Split
 from zslib.classifier import PixelClassifier
 from zslib.graphs import propagation
 from zslib.methods.zs3net import official, official_graph
-from zslib.methods.zs3net.generator import Generator
+from zslib.methods.zs3net.generator import Generator, mmd_loss
 from zslib.methods.zs3net.graph import GraphGenerator
 from zslib.methods.zs3net.official_graph import OfficialGraphBranch
 from zslib.params import (
@@ -162,6 +162,21 @@ def test_zs3net_section_4_4_one_generator_step_per_seen_class_of_an_image() -> N
     assert optimisers["generator"].steps == 3
     assert [count for _, count in generator.classes] == [2, 2, 3], "a feature for every pixel"
     assert "mmd" in losses
+
+
+def test_zs3net_section_4_4_as_many_rows_are_compared_however_few_cells_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Drawn with replacement: an image of two cells still gives PARAMS.generator.rows pairs."""
+    compared: list[tuple[int, int]] = []
+
+    def watched(generated: Tensor, real: Tensor, params: GmmnParams) -> Tensor:
+        compared.append((len(generated), len(real)))
+        return mmd_loss(generated, real, params)
+
+    monkeypatch.setattr(official, "mmd_loss", watched)
+    run(torch.ones(1, 3, 1, 2), torch.tensor([[[0, 0]]], dtype=torch.uint8))
+    assert compared == [(8, 8)]
 
 
 def test_zs3net_section_4_4_void_of_a_synthetic_image_is_zero() -> None:

@@ -21,7 +21,7 @@ from zslib.benchmark import Split
 from zslib.datasets.context import CONTEXT_33, CONTEXT_CLASSES
 from zslib.errors import InputError
 from zslib.methods.simbaseline.criterion import targets
-from zslib.params import BenchmarkParams, Params, load_params
+from zslib.params import BenchmarkParams, FeatureParams, Params, load_params
 
 BENCHMARKS = sorted(path.stem for path in (PROJECT / "conf" / "benchmark").glob("*.yaml"))
 TARGETS = {"ade20k": 150, "cityscapes": 19, "context59": 59}
@@ -199,6 +199,31 @@ def test_context_classes_are_those_of_the_adapter() -> None:
 # --- training ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_maps_are_left_to_learn_from_while_tuning_images_judge(benchmark: str) -> None:
+    features = params_of(benchmark).features
+    if features.train_maps is not None:
+        assert features.train_maps >= 2 * features.tuning_images
+
+
+def test_released_loops_run_where_they_were_published() -> None:
+    """CaGNet's on ZS3Net's splits as well; in the world, ZS3Net's."""
+    cagnet = {"voc12-spnet", "context-cagnet", "cocostuff", "voc12", "context"}
+    for benchmark in BENCHMARKS:
+        params = params_of(benchmark)
+        zs3net = params.splits if benchmark in {"voc12", "context", "world"} else []
+        assert params.zs3net.official_splits == zs3net, benchmark
+        expected = params.splits if benchmark in cagnet else []
+        assert params.cagnet.official_splits == expected, benchmark
+
+
+@pytest.mark.parametrize("benchmark", ["voc12", "context"])
+def test_zs3net_section_1_7_released_networks_are_evaluated_at_513(benchmark: str) -> None:
+    params = params_of(benchmark)
+    assert params.zs3net.official_short_side == 513
+    assert params.zs3net.official.augmentation.crop_size == params.features.short_side == 312
+
+
 def test_zs3net_section_5_the_released_graph_context_runs_where_it_was_published() -> None:
     for benchmark in BENCHMARKS:
         params = params_of(benchmark)
@@ -274,6 +299,17 @@ def test_simbaseline_section_2_3_schedule(
     assert simbaseline.official.weight == weight
 
 
+@pytest.mark.parametrize("benchmark", ["voc12-simbaseline", "cocostuff-simbaseline"])
+def test_simbaseline_section_4_prompts_as_released(benchmark: str, tmp_path: Path) -> None:
+    compose(tmp_path / "params.yaml", f"benchmark={benchmark}", "+simbaseline=released")
+    released = load_params(tmp_path / "params.yaml").vision_language.prompts
+    assert (released.size, released.fill_stage) == ((244, 224), "normalised")
+    assert released.lose_edge
+    corrected = {"size": None, "fill_stage": "raw", "lose_edge": False}
+    ours = params_of(benchmark).vision_language.prompts
+    assert ours == released.model_copy(update=corrected), "nothing else differs"
+
+
 @pytest.mark.parametrize(
     ("benchmark", "short_side", "weight"),
     [("ade20k", 512, 0.5), ("cityscapes", 1024, 0.4), ("context59", 512, 0.4)],
@@ -288,6 +324,12 @@ def test_simbaseline_section_3_targets(benchmark: str, short_side: int, weight: 
 
 
 # --- what a wrong benchmark says -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("train_maps", [1, 200])
+def test_maps_of_tuning_images_alone_are_refused(train_maps: int) -> None:
+    with pytest.raises(ValueError, match=r"train_maps must be more than tuning_images \(200\)"):
+        FeatureParams(train_maps=train_maps, tuning_images=200)
 
 
 def test_a_class_is_not_unseen_and_void() -> None:

@@ -56,11 +56,41 @@ def test_a_method_does_not_depend_on_the_code_of_another(
     declared: Declared, code: dict[str, set[str]]
 ) -> None:
     folder, _, _ = declared.name.rpartition("/")
-    own = {"cross-dataset": "simbaseline"}.get(folder, folder.split("-")[0])  # -gc extends ZS3Net
+    strange = of_other_methods(folder, code[declared.module.removeprefix("stages.")])
+    assert not strange, (
+        f"{declared.module} runs {', '.join(strange)}, of another method than pipelines/{folder}: move "
+        "what both need out of zslib/methods, or name the method that the folder belongs to in METHODS_OF"
+    )
+
+
+METHODS_OF = {"cross-dataset": "simbaseline", "zs3net-gc": "zs3net", "cagnet-e2e": "cagnet"}
+"""Folders of pipelines/ that are of a method with another name."""
+
+
+def of_other_methods(folder: str, run: set[str]) -> list[str]:
+    """Return those of the files run that are another method's than that of a folder of pipelines/."""
     shared = ("zslib/methods/__init__.py", "zslib/methods/supervised.py")  # the backbone
-    allowed = (*shared, f"zslib/methods/{own}/") if own else shared
-    run = code[declared.module.removeprefix("stages.")]
-    assert not [p for p in run if p.startswith("zslib/methods/") and not p.startswith(allowed)]
+    own = f"zslib/methods/{METHODS_OF.get(folder, folder).replace('-', '_')}"
+    allowed = (*shared, f"{own}/", f"{own}.py") if folder else shared
+    return sorted(p for p in run if p.startswith("zslib/methods/") and not p.startswith(allowed))
+
+
+@pytest.mark.parametrize(
+    ("folder", "path", "is_own"),
+    [
+        ("eszsl", "zslib/methods/eszsl.py", True),
+        ("eszsl", "zslib/methods/eszsl/fit.py", True),
+        ("eszsl", "zslib/methods/eszsl_more.py", False),
+        ("my-net", "zslib/methods/my_net.py", True),
+        ("my-net", "zslib/methods/my.py", False),
+        ("zs3net-gc", "zslib/methods/zs3net/graph.py", True),
+        ("", "zslib/methods/eszsl.py", False),
+    ],
+)
+def test_a_method_is_one_file_or_one_folder(folder: str, path: str, is_own: bool) -> None:
+    assert of_other_methods(folder, {path, "zslib/methods/supervised.py", "zslib/heads.py"}) == (
+        [] if is_own else [path]
+    )
 
 
 def test_the_report_comes_after_every_evaluation(

@@ -167,12 +167,17 @@ def test_an_encoder_without_residual_stages_is_refused() -> None:
 
 # --- every architecture --------------------------------------------------------------------------
 
-BOTH = pytest.mark.parametrize(
-    "params", [tiny.deeplab(), tiny.deeplab_v2()], ids=lambda params: params.architecture
+OF_PATCHES = tiny.deeplab().model_copy(
+    update={"encoder": EncoderParams(name="test_convnext"), "multi_grid": None}
+)
+EACH = pytest.mark.parametrize(
+    "params",
+    [tiny.deeplab(), tiny.deeplab_v2(), OF_PATCHES],
+    ids=lambda params: f"{params.architecture}-{params.encoder.name}",
 )
 
 
-@BOTH
+@EACH
 def test_feature_grid_is_the_networks(params: ModelParams) -> None:
     network = build_network(params, 9).eval()
     sides = range(32, 49)
@@ -181,7 +186,13 @@ def test_feature_grid_is_the_networks(params: ModelParams) -> None:
     assert found == [feature_grid((s, s + 1), params.feature_stride) for s in sides]
 
 
-@BOTH
+def test_an_encoder_that_begins_with_patches_gives_its_first_map_and_its_last() -> None:
+    network = build_network(OF_PATCHES, 9)
+    assert network.encoder.feature_info.out_indices == (0, -1)
+    assert network.encoder.feature_info.reduction() == [4, OF_PATCHES.output_stride]
+
+
+@EACH
 def test_head_and_encoder_parameters_share_out_the_network(params: ModelParams) -> None:
     network = build_network(params, 9)
     encoder = set(map(id, network.encoder.parameters()))
@@ -234,7 +245,7 @@ def test_zs3net_section_4_noise(
 # --- artifact and weights ------------------------------------------------------------------------
 
 
-@BOTH
+@EACH
 def test_a_saved_network_computes_the_same_features(tmp_path: Path, params: ModelParams) -> None:
     network: SegmentationNetwork = build_network(params, 9).eval()
     saved = Backbone(network, params, tiny.SPLIT)
@@ -286,6 +297,10 @@ def test_encoder_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"encoder": EncoderParams(name="no_such_net")}, "timm cannot build 'no_such_net'"),
+        (
+            {"encoder": EncoderParams(name="test_vit")},
+            "timm cannot build 'test_vit'.*output_stride",
+        ),
         ({"multi_grid": (1, 2, 4)}, "multi_grid.*set it to null"),
     ],
 )

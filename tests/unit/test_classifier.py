@@ -170,6 +170,18 @@ def test_classifying_before_upsampling_equals_classifying_upsampled_features(see
     )
 
 
+@pytest.mark.parametrize("corners", [True, False])
+def test_logits_are_resized_as_the_cells_lie(corners: bool) -> None:
+    """A slope over 8 pixels from 2 cells: to the corners, or level beyond the centres of the halves."""
+    split = Split.from_ids("s", ("a", "b"), [1], [])
+    head = replace(identity(split), corners=corners).for_split(split).uncalibrated()
+    features = torch.tensor([[[0.0, 0.0], [0.0, 7.0]]])
+    line = head.logits(features, (1, 8))[1, 0]
+    centres = (torch.arange(8) + 0.5) / 4 - 0.5
+    expected = torch.arange(8.0) if corners else centres.clamp(0, 1) * 7
+    torch.testing.assert_close(line, expected)
+
+
 def test_void_classes_are_never_predicted() -> None:
     classifier, features, _ = random_problem(1)
     biased = PixelClassifier(SPLIT, classifier.weight, torch.tensor([0, 0, 0, 0, 0, 99.0]))
@@ -190,8 +202,11 @@ def test_an_uncalibrated_classifier_is_the_same_without_gamma() -> None:
 
 def test_a_saved_classifier_is_the_same_classifier(tmp_path: Path) -> None:
     classifier, features, _ = random_problem(2)
-    kept = PixelClassifier(SPLIT, classifier.weight, classifier.bias, 0.35, {"chosen": [1, 2]})
+    kept = PixelClassifier(
+        SPLIT, classifier.weight, classifier.bias, 0.35, {"chosen": [1, 2]}, corners=False
+    )
     kept.save(tmp_path / "c.safetensors")
     found = PixelClassifier.load(tmp_path / "c.safetensors")
     assert (found.split, found.gamma, found.meta) == (SPLIT, 0.35, {"chosen": [1, 2]})
+    assert not found.corners
     np.testing.assert_array_equal(found.predict(features, (7, 9)), kept.predict(features, (7, 9)))

@@ -51,6 +51,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: str) -> Path:
             Image.fromarray(np.full(shape, 1, np.uint8)).save(path)
     params = yaml.safe_load(world)
     params["benchmark"] |= {"classes": ["sky", "horse", "zebra"], "unseen": {"u": ["zebra"]}}
+    params["selection"] = {"held_out": 1, "draws": 1, "candidates_from": "all"}
     params["dataset"] = {"layout": "voc12", "root": "voc", "lists": "train"}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     return tmp_path

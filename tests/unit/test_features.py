@@ -25,6 +25,7 @@ from zslib.features import (
     plan_dense,
     sample_ids,
     sample_rows,
+    sample_unlabelled,
 )
 from zslib.grids import corner_nearest, feature_grid, floor_nearest
 from zslib.params import FeatureParams
@@ -173,6 +174,32 @@ def test_a_sample_of_ids_is_seeded_in_order_at_most_all_and_part_of_a_larger_one
     assert sample != sample_ids(ids, 5, seed=2)
     assert set(sample) < set(sample_ids(ids, 9, seed=1))
     assert sample_ids(ids, 50, seed=1) == ids
+
+
+@pytest.mark.parametrize(("train_maps", "count"), [(4, 2), (8, 4), (1, 1), (16, 8), (99, 8)])
+def test_unlabelled_images_are_the_same_share_of_theirs_as_labelled_ones(
+    train_maps: int, count: int
+) -> None:
+    """Of 24 images a split drops every third: the proportion stays that of all (zs3net §6)."""
+    train = tiny.image_ids(24)
+    dropped = train[::3]
+    labelled = tuple(name for name in train if name not in dropped)
+    sample = sample_unlabelled(dropped, labelled, train_maps, seed=1)
+    assert len(sample) == count
+    assert sample == sample_ids(dropped, count, seed=1)
+    assert sample_unlabelled(dropped, labelled, None, seed=1) == dropped
+
+
+def test_unlabelled_images_with_seen_labels_are_those_of_which_maps_are_kept() -> None:
+    """None was left out, or a few without a seen pixel were (simbaseline §1.1)."""
+    train = tiny.image_ids(24)
+    maps = sample_ids(train, 6, seed=1)
+    assert sample_unlabelled(train, train, 6, seed=1) == maps
+    labelled = train[2:]
+    maps = sample_ids(labelled, 6, seed=1)
+    (extra,) = set(sample := sample_unlabelled(train, labelled, 6, seed=1)) - set(maps)
+    assert extra in train[:2]
+    assert sample == tuple(sorted((extra, *maps)))
 
 
 # --- extraction ----------------------------------------------------------------------------------

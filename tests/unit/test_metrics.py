@@ -248,3 +248,16 @@ def test_bootstrap_treats_absent_classes_as_the_scores_do(matrix: np.ndarray, ab
     expected = scores(matrix, **groups, absent=absent)
     for figure, (low, high) in intervals.items():
         assert (low, high) == pytest.approx((expected[figure],) * 2), figure
+
+
+def test_bootstrap_counts_in_floats_as_exactly_as_in_integers() -> None:
+    """Images of 2^40 pixels: their sums need more bits than float32 has, and fewer than 2^53."""
+    rng = np.random.default_rng(0)
+    per_image = rng.integers(2**30, 2**40, (40, 3, 4)).astype(np.int64)
+    per_image[:, 1:] += per_image[:, :1]
+    found = bootstrap_intervals(per_image, seen=(0, 1), unseen=(2, 3), samples=30, seed=0)
+    draws = np.random.default_rng(0).multinomial(40, [1 / 40] * 40, size=30)
+    sums = (draws[:, :, None, None] * per_image).sum(1).astype(float)
+    iou = sums[:, 0] / (sums[:, 1] + sums[:, 2] - sums[:, 0])
+    expected = [float(np.percentile(iou.mean(axis=1), tail)) for tail in (2.5, 97.5)]
+    assert list(found["miou"]) == expected

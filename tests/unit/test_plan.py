@@ -1,5 +1,6 @@
 """`zslib plan`: its arithmetic against artifacts that are really written, its survey, its refusal."""
 
+import itertools
 import re
 import runpy
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from PIL import Image
 
 import zslib.plan
 from tests import tiny
@@ -304,8 +306,11 @@ def test_without_an_index_the_published_counts_stand_in(voc12: Params) -> None:
     assert not survey.is_counted
 
 
-def test_nothing_published_tells_of_the_world() -> None:
+def test_nothing_published_tells_of_the_world(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     params = load_params(PROJECT / "params.yaml")
+    monkeypatch.chdir(tmp_path)  # where data/world is not
     with pytest.raises(InputError, match=r"world/index: missing.*dvc repro index"):
         Survey.of(params, Path("nowhere"))
 
@@ -317,6 +322,43 @@ def test_the_counts_of_the_benchmark_itself_go_before_those_of_voc(voc12: Params
     other = voc12.dataset.model_copy(update={"layout": "cocostuff", "published": {"val": 5}})
     with pytest.raises(InputError, match="index: missing"):
         Survey.of(voc12.model_copy(update={"dataset": other}), Path("no"))
+
+
+def with_other(params: Params, section: str, **changes: object) -> Params:
+    """Return the same with other settings in one section."""
+    changed = getattr(params, section).model_copy(update=changes)
+    return params.model_copy(update={section: changed})
+
+
+def test_without_an_index_the_images_that_the_dataset_lists_are_counted(
+    voc12: Params, tmp_path: Path
+) -> None:
+    lists = tmp_path / "VOC2012" / "ImageSets" / "Segmentation"
+    photographs = tmp_path / "VOC2012" / "JPEGImages"
+    lists.mkdir(parents=True)
+    photographs.mkdir()
+    for role, count in (("train", 210), ("val", 3)):
+        names = [f"{role}{i}" for i in range(count)]
+        (lists / f"{role}.txt").write_text("\n".join(sorted(names)))
+        for name, size in zip(sorted(names), itertools.cycle(SIZES), strict=False):
+            Image.new("RGB", size).save(photographs / f"{name}.jpg")
+    params = with_other(voc12, "dataset", root=str(tmp_path), lists="train")
+    survey = Survey.of(params, Path("nowhere"))
+    assert (len(survey.train), list(survey.val)) == (210, SIZES)
+    assert set(survey.train) == set(SIZES)
+    assert len(survey.kept("u2")) == 210 * 9_836 // 10_582  # zs3net §1.5
+    assert survey.is_counted
+    (photographs / f"{names[0]}.jpg").unlink()
+    with pytest.raises(InputError, match=rf"{names[0]}\.jpg: cannot be read.*zslib doctor"):
+        Survey.of(params, Path("nowhere"))
+    (lists / "val.txt").unlink()
+    with pytest.raises(InputError, match=r"val\.txt: "):
+        Survey.of(params, Path("nowhere"))
+
+
+def test_published_counts_are_not_of_any_dataset_in_the_layout_of_voc(voc12: Params) -> None:
+    with pytest.raises(InputError, match=r"mine/index: missing.*dvc repro index"):
+        Survey.of(with_other(voc12, "benchmark", name="mine"), Path("nowhere"))
 
 
 def write_index(artifacts: Path, split: Split = tiny.SPLIT) -> None:
@@ -520,7 +562,7 @@ def test_an_edit_reruns_the_stages_that_run_it_alone(
     for content in ("1 # a remark", "2"):
         (shell / "input").write_text(content)
         lists = {"one": f"{content[0]}\n", "two": "\n"}
-        monkeypatch.setattr("zslib.plan.graph.code_lists", lists.items)
+        monkeypatch.setattr("zslib.code.code_lists", lists.items)
         found[content] = {stage.name: stage.state for stage in read_stages(shell)}
     assert found["1 # a remark"] == {"code": "to run", "one": "up to date", "two": "up to date"}
     assert found["2"] == {"code": "to run", "one": "to run", "two": "up to date"}
@@ -557,11 +599,12 @@ def costs(stages: list[Stage], params: Params, timings: Path = Path("none")) -> 
 
 def test_seconds_and_bytes_of_a_voc_run(voc12: Params) -> None:
     folder = "artifacts/voc12/u4"
-    backbone, features, val, unlabelled, generator = costs(
+    backbone, features, val, official, unlabelled, generator = costs(
         [
             stage_of("backbone", f"{folder}/backbone"),
             stage_of("train_features", f"{folder}/features/train"),
             stage_of("maps", f"{folder}/features/val_maps.h5"),
+            stage_of("maps", f"{folder}/o.h5", "--view", "zs3net.official_short_side"),
             stage_of("maps", f"{folder}/u.h5", "--unlabelled", "seen_labels.h5"),
             stage_of("zs3net_generator", f"{folder}/zs3net/generator.safetensors"),
         ],
@@ -573,7 +616,9 @@ def test_seconds_and_bytes_of_a_voc_run(voc12: Params) -> None:
     cells = 78 * 104  # zs3net §10
     assert val.cost.disk == 1_449 * (cells * 512 + 8)
     assert val.cost.seconds == pytest.approx(1_449 * 312 * 416 * 1e-7)
-    assert unlabelled.cost.disk == 1_820 * (cells * 512 + 8)
+    assert official.cost.disk == 1_449 * (129 * 171 * 512 + 8)  # zs3net §1.7, §10
+    assert official.cost.seconds == pytest.approx(1_449 * 513 * 684 * 1e-7)
+    assert unlabelled.cost.disk == 208 * (cells * 512 + 8)  # 1,000 of 8,762, and as many of 1,820
     bank = round(8_762 * 2.47 * 128) * 517 + 8 * 8_763
     assert features.cost.disk == bank + 1_000 * (cells * 512 + 8)  # features.train_maps
     assert generator.cost.seconds == pytest.approx(3 * 100_000 * 1e-3)  # and two draws
@@ -815,6 +860,6 @@ def test_the_command_ends_with_2_where_the_disk_does_not_hold_it(
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
     result = CliRunner().invoke(main, ["plan"])
     assert result.exit_code == code, result.output
-    assert "world: 3 training and 1 validation images (the index)" in result.stdout
+    assert "world: 3 training and 1 validation images (the dataset)" in result.stdout
     assert "to run: 1 of 1 stages" in result.stdout
     assert ("error: artifacts: the stages to run need" in result.stderr) == bool(code)

@@ -36,7 +36,7 @@ FROM_MEMORY = [  # zs3net §8 (no tick), joem §8 [MEM], sazs §7, simbaseline �
     ("joem", "context", "u10", "hiou", 0.205),
     ("joem", "voc12-spnet", "u5", "hiou", 0.459),
     ("sazs-drn", "pascal5i", "fold1", "miou_episodes", 0.603),
-    ("simbaseline", "cocostuff-simbaseline", "u15", "hiou", 0.378),
+    ("simbaseline, learned prompts", "cocostuff-simbaseline", "u15", "hiou", 0.378),
     ("simbaseline+st", "voc12-simbaseline", "u5", "hiou", 0.793),
 ]
 
@@ -117,6 +117,12 @@ def test_what_learns_end_to_end_has_the_paper_s_figures_and_what_is_frozen_has_n
     assert triple("joem-e2e", "voc12", "u4") == triple("joem", "voc12", "u4")
     assert triple("joem-frozen", "voc12", "u4") == ""
     assert triple("zs3net", "world", "u4") == ""
+
+
+def test_simbaseline_section_2_3_figures_of_learned_prompts_are_of_another_model() -> None:
+    assert triple("simbaseline", "cocostuff-simbaseline", "u15") == ""
+    assert triple("simbaseline+st", "cocostuff-simbaseline", "u15") == ""
+    assert triple("simbaseline", "voc12-simbaseline", "u5") != "", "one template there, as here"
 
 
 def test_the_ceiling_stands_beside_every_split() -> None:

@@ -927,6 +927,17 @@ def test_every_method_has_a_line_of_its_own():
     assert len(styles) == len(drawn)
 
 
+def test_methods_without_a_colour_and_more_variants_than_marks_are_drawn(monkeypatch):
+    several = [f"eszsl-{letter}" for letter in "abcdefgh"]
+    for method in ("eszsl", "my-net", *several):
+        monkeypatch.setitem(METHODS, method, method.upper())
+    first, other, *variants = (Style.of(m, "inductive") for m in ("eszsl", "my-net", *several))
+    assert {style.colour for style in (first, other, *variants)} == {"#000000"}
+    assert first.mark != other.mark
+    assert variants[-3].mark == first.mark, "they begin again where there are no more"
+    assert len({style.mark for style in (first, other, *variants)}) == 7
+
+
 def test_a_line_is_dashed_for_its_setting_and_not_for_its_name(project):
     for name in ("u2", "u4"):
         path = project.write_result("zs5net", "clean", split=split_of(name))

@@ -1,29 +1,53 @@
 """timm encoders: built at an output stride, dilated, and filled with weights."""
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import timm
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from zslib.errors import InputError
 from zslib.params import EncoderParams
 
 
 def build_encoder(params: EncoderParams, *, output_stride: int, pretrained: bool) -> nn.Module:
-    """Return a timm encoder that yields its stride-4 map and its last map.
+    """Return a timm encoder that yields its stride-4 map, ceil(H / 4) high, and its last map.
+
+    What fits are timm's convolutional networks that take an `output_stride`: ResNets, RegNets,
+    EfficientNets, MobileNets, ConvNeXts. Those that take none do not: ViT, Swin, DenseNet, HGNet.
 
     Raises:
         InputError: an unknown name, an impossible output stride, or weights that do not fit.
     """
+    create = partial(_create, params, output_stride=output_stride, pretrained=pretrained)
+    network = create(low=1)  # after the map of stride 2
+    strides = [stage["reduction"] for stage in network.feature_info.info]
+    if strides[1] != 4 and 4 in strides:
+        network = create(low=strides.index(4))
+        network.register_forward_pre_hook(_pad_to_patches)
+    low, high = network.feature_info.reduction()
+    if low != 4 or high != output_stride:
+        raise InputError(
+            f"backbone.model.encoder.name: '{params.name}' gives maps at strides {low} and {high}, "
+            f"not 4 and {output_stride}; choose another encoder or output stride"
+        )
+    if pretrained and isinstance(params.weights, list):
+        load_encoder_weights(network, params)
+    return network
+
+
+def _create(params: EncoderParams, *, low: int, output_stride: int, pretrained: bool) -> nn.Module:
+    """Return the network that yields its maps `low` (an index) and the last."""
     try:
-        network = timm.create_model(
+        return timm.create_model(
             params.name,
             pretrained=pretrained and params.weights == "hub",
             features_only=True,
-            out_indices=(1, -1),
+            out_indices=(low, -1),
             output_stride=output_stride,
             **params.args,
         )
@@ -37,15 +61,13 @@ def build_encoder(params: EncoderParams, *, output_stride: int, pretrained: bool
             f"backbone.model.encoder: timm cannot build '{params.name}' with output stride "
             f"{output_stride} and {params.args}: {error}"
         ) from error
-    low, high = network.feature_info.reduction()
-    if low != 4 or high != output_stride:
-        raise InputError(
-            f"backbone.model.encoder.name: '{params.name}' gives maps at strides {low} and {high}, "
-            f"not 4 and {output_stride}; choose another encoder or output stride"
-        )
-    if pretrained and isinstance(params.weights, list):
-        load_encoder_weights(network, params)
-    return network
+
+
+def _pad_to_patches(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """A stem of 4x4 patches, as ConvNeXt's, would leave out the pixels that fill no patch."""
+    (images,) = inputs
+    height, width = images.shape[-2:]
+    return (F.pad(images, (0, -width % 4, 0, -height % 4)),)
 
 
 def load_encoder_weights(network: nn.Module, params: EncoderParams) -> None:

@@ -32,7 +32,7 @@ def plan() -> None:
     survey = Survey.of(params, project / "artifacts" / params.benchmark.name)
     stages, pace = read_stages(project), measure(params)
     forecasts = forecast(stages, params, survey, pace, project / "scratch" / "timings.jsonl")
-    counts = "the index" if survey.is_counted else "published counts, no index yet"
+    counts = "the dataset" if survey.is_counted else "published counts, no dataset yet"
     click.echo(
         f"{params.benchmark.name}: {len(survey.train)} training and {len(survey.val)} validation "
         f"images ({counts}); measured on {pace.device}"

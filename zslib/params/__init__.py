@@ -297,6 +297,40 @@ class Params(Section):
             raise ValueError(f"{key}: no class is called 'background'; use 'mean' or 'learned'")
         return self
 
+    @model_validator(mode="after")
+    def _zs5net_learns_from_all_images(self) -> "Params":
+        if self.zs3net.zs5net_splits and self.features.train_maps is not None:
+            raise ValueError(
+                "zs3net.zs5net_splits: it learns from all labelled images, and only as many unlabelled "
+                "ones as there are maps of are pseudo-labelled; set features.train_maps to null, or "
+                "empty this list"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _classes_can_be_held_out(self) -> "Params":
+        """`zslib.held_out` would find that there are too few when the backbone has been trained."""
+        benchmark, selection, key = self.benchmark, self.selection, "selection.candidates_from"
+        named = set(benchmark.classes)
+        if selection.candidates_from != "all":
+            named = set(selection.candidates_from)
+            if unknown := sorted(named - set(benchmark.classes)):
+                raise ValueError(
+                    f"{key}: not among benchmark.classes: {', '.join(unknown)}; name this benchmark's "
+                    "own, or write all"
+                )
+        wanted = selection.held_out * selection.draws
+        for split in self.splits:
+            seen = set(benchmark.classes) - {*benchmark.void, *benchmark.unseen_in(split)}
+            usable = len(seen & named - {BACKGROUND})
+            if usable < wanted or len(seen) <= selection.held_out:
+                raise ValueError(
+                    f"{key}: {selection.draws} draws of {selection.held_out} classes need {wanted} seen "
+                    f"ones and leave others, split '{split}' has {usable} to draw from beside the "
+                    "background; name more, or lower selection.held_out or selection.draws"
+                )
+        return self
+
 
 def _splits_of_methods(section: Section, within: str = "") -> Iterator[tuple[str, list[str]]]:
     """Yield each list of splits that some form of a method is trained for, and its dotted name."""

@@ -99,7 +99,11 @@ class FeatureParams(Section):
     batch_size: int = Field(16, ge=1)
 
     @model_validator(mode="after")
-    def _tuning_images_have_maps(self) -> "FeatureParams":
-        if self.train_maps is not None and self.train_maps < self.tuning_images:
-            raise ValueError(f"train_maps must be at least tuning_images ({self.tuning_images})")
+    def _maps_are_left_to_learn_from(self) -> "FeatureParams":
+        """Tuning images are among those with whole maps, and teach nothing while a choice is made."""
+        if self.train_maps is not None and self.train_maps <= self.tuning_images:
+            raise ValueError(
+                f"train_maps must be more than tuning_images ({self.tuning_images}): choices are made "
+                "with what is learned from the other maps"
+            )
         return self

@@ -90,6 +90,8 @@ class Zs3netParams(Section):
 
     official_splits: list[str]
     """Splits that the released training loop is run on as well; it is the costly one."""
+    official_short_side: int | None = Field(None, ge=8)
+    """Of the views that its networks are evaluated on; null: features.short_side."""
     zs5net_splits: list[str]
     """Splits on which self-training trains the whole network as well, at the backbone's cost."""
     vectors: VectorRecipe

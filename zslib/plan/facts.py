@@ -1,7 +1,8 @@
 """What rules reckon with: a benchmark, its images, the pace of this machine."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from zslib.benchmark import ALL_SEEN
 from zslib.methods.sazs.margins import view_of
@@ -45,6 +46,17 @@ class Facts:
     def whole(self, images: sizes.Sizes) -> sizes.Sizes:
         """Return the training images of which whole maps are kept."""
         return images[: self.params.features.train_maps or len(images)]
+
+    def unlabelled(self, split: str) -> sizes.Sizes:
+        """Return the images that self-training labels from their maps (`features.sample_unlabelled`)."""
+        images, kept = self.survey.unlabelled(split), self.survey.kept(split)
+        return images[: math.ceil(len(images) * len(self.whole(kept)) / max(len(kept), 1))]
+
+    def seen_at(self, short_side: int | None) -> "Facts":
+        """Return the same with views of another short side; None changes nothing."""
+        update = {"short_side": short_side or self.params.features.short_side}
+        features = self.params.features.model_copy(update=update)
+        return replace(self, params=self.params.model_copy(update={"features": features}))
 
     @property
     def classes(self) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from zslib.params import BACKGROUND
+from zslib.params import BACKGROUND, select
 from zslib.plan import simbaseline, sizes
 from zslib.plan.facts import Cost, Facts, Rule
 from zslib.plan.graph import Stage
@@ -62,8 +62,9 @@ def _train_features(facts: Facts, stage: Stage, split: str) -> Cost:
 
 
 def _maps(facts: Facts, stage: Stage, split: str) -> Cost:
-    survey = facts.survey
-    images = survey.unlabelled(split) if stage.option("--unlabelled") else survey.val
+    images = facts.unlabelled(split) if stage.option("--unlabelled") else facts.survey.val
+    if view := stage.option("--view"):
+        facts = facts.seen_at(select(facts.params, view))
     return Cost(facts.looking(images), disk=facts.dense(images))
 
 
@@ -106,7 +107,7 @@ def _cagnet_maps(facts: Facts, stage: Stage, split: str) -> Cost:
     recipe = facts.params.cagnet
     rows = recipe.official.bank_rows if _is_official(stage) else recipe.bank_rows
     disk = sizes.gated_maps(
-        [facts.dense(images) for images in (whole, survey.val, survey.unlabelled(split))],
+        [facts.dense(images) for images in (whole, survey.val, facts.unlabelled(split))],
         bank_rows=rows * len(whole),
         images=len(whole),
         dimension=facts.params.backbone.model.feature_channels,
@@ -120,7 +121,7 @@ def _cagnet_patches(facts: Facts, stage: Stage, split: str) -> Cost:
 
 
 def _self_train(facts: Facts, stage: Stage, split: str) -> Cost:
-    return Cost(disk=sizes.pseudo_labels(facts.survey.unlabelled(split)))
+    return Cost(disk=sizes.pseudo_labels(facts.unlabelled(split)))
 
 
 def _eigenvectors(facts: Facts, stage: Stage, split: str) -> Cost:

@@ -1,6 +1,7 @@
 """How many images a benchmark has, how large they are, and how many classes each shows.
 
-From the artifacts `index` and `seen_labels` where they are there, else from the published counts.
+From the artifacts `index` and `seen_labels` where they are there, else from the lists of the dataset,
+else from the published counts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,9 @@ PHOTOGRAPH = (500, 375)
 CLASSES_PER_IMAGE = 2.47
 """Of Pascal VOC's augmented list (zs3net §10)."""
 
+OF_VOC = ("voc12", "voc12-spnet", "voc12-simbaseline", "pascal5i")
+"""The benchmarks of Pascal VOC; others in its layout hold who knows how many images."""
+
 VOC: dict[Role, int] = {"train": 10_582, "val": 1_449}
 """Images of Pascal VOC (spnet §1.1); the list `sbd` has some fewer (zs3net §1.4)."""
 
@@ -26,7 +30,7 @@ DROPPED = {"u2": 746, "u4": 1_820, "u6": 3_248, "u8": 4_296, "u10": 5_174}
 """Training images with unseen classes, of VOC's 10,582 (zs3net §1.5)."""
 
 _LOOKED_AT = 200
-"""Label maps of which classes are counted."""
+"""Label maps of which classes are counted, and photographs of which sizes are read."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,15 @@ class Survey:
         """Survey the benchmark in force.
 
         Raises:
-            InputError: there is no index, and no published count either.
+            InputError: there is no index, and no published count either; or a list or photograph of the
+                dataset is not where its layout has it.
         """
         index = artifacts / "index" / "images.json"
-        found = cls._counted(params, artifacts, index) if index.exists() else cls._published(params)
+        root = Path(params.dataset.root)
+        if index.exists():
+            found = cls._counted(params, artifacts, index)
+        else:
+            found = cls._listed(params) if root.exists() else cls._published(params)
         return replace(found, leaves_images_out=params.benchmark.unseen_images == "drop")
 
     @classmethod
@@ -83,10 +92,18 @@ class Survey:
         return cls(sizes["train"], sizes["val"], classes, labelled, (nodes, edges))
 
     @classmethod
+    def _listed(cls, params: Params) -> "Survey":
+        from zslib.datasets.layouts import open_dataset
+
+        dataset = open_dataset(params.dataset)
+        paths = ([dataset.image_path(name) for name in dataset.ids(role)] for role in VOC)
+        return cls._without_labels(params, *map(_sizes, paths))
+
+    @classmethod
     def _published(cls, params: Params) -> "Survey":
         name, dataset = params.benchmark.name, params.dataset
         counts: dict[Role, int] = {}
-        if dataset.layout == "voc12" and name != "world":
+        if dataset.layout == "voc12" and name in OF_VOC:
             counts.update(VOC)
         counts.update(dataset.published or {})
         if counts.keys() != VOC.keys():
@@ -94,10 +111,37 @@ class Survey:
                 f"artifacts/{name}/index: missing, and nothing published tells how many images there "
                 "are; run `dvc repro index` first"
             )
-        sizes = [PHOTOGRAPH] * counts["train"], [PHOTOGRAPH] * counts["val"]
-        left = {s: VOC["train"] - DROPPED[s] for s in params.splits if s in DROPPED}
-        labelled = left if name == "voc12" and params.benchmark.unseen_images == "drop" else {}
-        return cls(*sizes, CLASSES_PER_IMAGE, labelled, is_counted=False)
+        train, val = ([PHOTOGRAPH] * counts[role] for role in VOC)
+        return replace(cls._without_labels(params, train, val), is_counted=False)
+
+    @classmethod
+    def _without_labels(
+        cls, params: Params, train: Sequence[tuple[int, int]], val: Sequence[tuple[int, int]]
+    ) -> "Survey":
+        """Of voc12, a split leaves out as large a share of the images as it does of VOC's."""
+        labelled = {}
+        if params.benchmark.name == "voc12" and params.benchmark.unseen_images == "drop":
+            kept = {s: VOC["train"] - DROPPED[s] for s in params.splits if s in DROPPED}
+            labelled = {s: len(train) * n // VOC["train"] for s, n in kept.items()}
+        return cls(train, val, CLASSES_PER_IMAGE, labelled)
+
+
+def _sizes(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    """Return (width, height) of each photograph; beyond the first, theirs over again."""
+    found = [_size(path) for path in paths[:_LOOKED_AT]]
+    return [found[i % len(found)] for i in range(len(paths))]
+
+
+def _size(path: Path) -> tuple[int, int]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error}); `zslib doctor` tells all that is wrong with the dataset"
+        ) from error
 
 
 def _count(path: Path) -> int:

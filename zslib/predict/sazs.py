@@ -35,7 +35,8 @@ def predict(request: Request) -> Prediction:
     split = request.split(trained.split)
     trained.network.classes = _vectors(trained, request)
     margins = _margins(replace(trained, split=split), request)
-    return classified(replace(of_margins(split), gamma=calibration.gamma), margins, request)
+    classifier = replace(of_margins(split, corners=trained.corners), gamma=calibration.gamma)
+    return classified(classifier, margins, request)
 
 
 def _vectors(trained: Trained, request: Request) -> Float[Tensor, "c d"]:

@@ -1,7 +1,8 @@
 """Figures against K, the number of unseen classes: one line per method over the splits u2, u4, ...
 
 A colour (Okabe and Ito's palette) is a family of methods and the shape of the marks a variant in it; a
-transductive line is dashed, the ceiling grey. Each line of the large chart ends in its name.
+transductive line is dashed, the ceiling grey; what has no colour here is black. Each line of the large
+chart ends in its name.
 """
 
 import math
@@ -25,6 +26,9 @@ _FAMILIES = {
     "simbaseline": "#56B4E9",
     "supervised": CEILING,
 }
+_OTHER = "#000000"
+"""Of every family that has no colour of its own."""
+
 _MARKS = {
     "disc": None,
     "square": (4, 45),
@@ -55,10 +59,10 @@ class Style:
     def of(cls, method: str, setting: str) -> "Style":
         """Return the style of a row of the leaderboard."""
         inductive = method.removesuffix("+st")
-        family = inductive.split("-")[0]
-        variants = [name for name in METHODS if re.fullmatch(rf"{family}(-[^+]+)?", name)]
-        mark = [*_MARKS][variants.index(inductive)]
-        return cls(_FAMILIES[family], mark, setting == "transductive")
+        colour = _colour(inductive)
+        alike = [name for name in METHODS if "+" not in name and _colour(name) == colour]
+        mark = [*_MARKS][alike.index(inductive) % len(_MARKS)]
+        return cls(colour, mark, setting == "transductive")
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,10 @@ def mark(kind: str, x: float, y: float, radius: float, paint: str, words: str) -
         f"{x + outer * math.cos(a):.1f},{y + outer * math.sin(a):.1f}" for a in angles
     )
     return f'<polygon points="{points}" {paint}>{words}</polygon>'
+
+
+def _colour(method: str) -> str:
+    return _FAMILIES.get(method.split("-")[0], _OTHER)
 
 
 def _top(lines: Sequence[Trend]) -> float:

@@ -58,6 +58,7 @@ def write_params(folder: Path) -> None:
     }
     params["compute"]["device"] = "cpu"
     params["features"]["short_side"] = 32
+    params["selection"] = {"held_out": 1, "draws": 1, "candidates_from": "all"}
     params["vectors"]["sources"] = {"words": {"input": "words.txt", "format": "text"}}
     for method in ("spnet", "zs3net", "cagnet", "joem", "sazs"):
         params[method]["vectors"] = {"sources": ["words"], "normalise": "unit"}

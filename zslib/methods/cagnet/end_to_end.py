@@ -55,7 +55,8 @@ def fit(
     """
     require_a_batch(images, params.batch_size, section="cagnet.end_to_end")
     torch.manual_seed(run.seed)
-    network, runtime = backbone.network.to(run.runtime.device), run.runtime
+    network, runtime = backbone.network, run.runtime
+    network.to(runtime.device).to(memory_format=torch.channels_last)
     context = ContextualModule(maps.dimension, step1.networks)
     context.centre, context.scale = channel_statistics(maps)
     sizes = (class_embeddings.shape[1], maps.dimension, len(backbone.split.classes))

@@ -5,7 +5,7 @@ drawn anew each time (cagnet §11). At test time the code is its mean, so the ga
 well. F and the gated feature are stored rather than their sigmoid, whose tails float16 would flatten.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zslib.artifacts.features import BANK, DENSE, DenseMaps
+from zslib.artifacts.publish import link_or_copy, publish
 from zslib.artifacts.store import allocate, finish, map_array
 from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.methods.cagnet.networks import ContextualModule, gate
@@ -60,6 +61,33 @@ class BankPlan:
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         return {"labels": self.labels, "pixels": self.pixels, "offsets": self.offsets}
+
+
+def publish_gated(
+    out: Path,
+    context: ContextualModule,
+    sources: Mapping[str, DenseMaps],
+    runtime: Runtime,
+    *,
+    bank: BankPlan,
+    scratch: Path,
+) -> None:
+    """Publish a folder of gated maps, a file for each source, and the bank of the source `train`.
+
+    What a killed run has finished of them is found in `scratch`, and not made again.
+    """
+    for name, maps in sources.items():
+        if (finished := scratch / name).exists():
+            continue
+        with publish(finished) as temporary:
+            temporary.mkdir()
+            planned = (temporary / "bank.h5", bank) if name == "train" else None
+            write_gated(temporary / f"{name}.h5", context, maps, runtime, bank=planned)
+    with publish(out) as temporary:
+        temporary.mkdir()
+        for name in sources:
+            for file in (scratch / name).iterdir():
+                link_or_copy(file, temporary / file.name)
 
 
 @torch.inference_mode()

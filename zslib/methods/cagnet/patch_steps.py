@@ -32,7 +32,7 @@ from zslib.methods.cagnet.patches import (
     PatchPlayers,
     PatchSource,
 )
-from zslib.methods.cagnet.players import RealLosses, losses_on_real, take_steps
+from zslib.methods.cagnet.players import RealLosses, checkpoint_of, losses_on_real, take_steps
 from zslib.params import CagnetObjectives, CagnetPatches, CagnetPlayers
 from zslib.selection import Choice, hiou_of, matrix_over, tuning_pairs
 from zslib.training import Checkpoint, Curves, Losses, Runtime, TrainState, train
@@ -151,9 +151,6 @@ class PatchTraining:
         """Train players on real patches, and in every other block on synthetic ones if there are any."""
         second, objectives = self.params.step2, self.objectives
         optimisers, name = players.optimisers(params), f"cagnet v2 {self.name} {kind}"
-        kept = self.checkpoint and replace(
-            self.checkpoint, folder=self.checkpoint.folder / name.replace(" ", "-")
-        )
         source = PatchSource(
             self.maps,
             self.grids,
@@ -193,7 +190,7 @@ class PatchTraining:
             seed=self.seed,
             name=name,
             runtime=self.runtime,
-            checkpoint=kept,
+            checkpoint=checkpoint_of(self.checkpoint, name),
             curves=curves,
         )
 

@@ -5,7 +5,7 @@ any network moves: the released code mixes weights of before and after (cagnet Â
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int64
@@ -18,7 +18,7 @@ from zslib.classifier import PixelClassifier
 from zslib.methods.cagnet.networks import DiscriminatorClassifier, FeatureGenerator
 from zslib.methods.cagnet.objectives import adversarial_loss, reconstruction_loss
 from zslib.params import CagnetNetworks, CagnetObjectives, CagnetPlayers
-from zslib.training import build_optimiser
+from zslib.training import Checkpoint, build_optimiser
 
 
 class Players(nn.Module):
@@ -125,6 +125,11 @@ def losses_on_real(
     generator = objectives.adversarial_weight * deceived
     generator = generator + objectives.reconstruction_weight * reconstruction
     return RealLosses(discriminator, generator, classification, reconstruction)
+
+
+def checkpoint_of(kept: Checkpoint | None, training: str) -> Checkpoint | None:
+    """Return where one of several trainings keeps its state: in a folder of its own in `kept`'s."""
+    return kept and replace(kept, folder=kept.folder / training.replace(" ", "-"))
 
 
 def take_steps(

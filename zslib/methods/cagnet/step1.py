@@ -9,7 +9,7 @@ choices are made with, which must not know the held-out classes.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,7 @@ from zslib.training import (
 
 CAGNET = Schema("cagnet/1", "step1 of cagnet")
 STATISTICS_CELLS = 2**18
+STATISTICS_BLOCK = 2**12
 
 
 @dataclass(frozen=True)
@@ -140,10 +141,21 @@ def fit(
 
 
 def channel_statistics(maps: DenseMaps) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
-    """Return mean and deviation of each channel, over evenly spaced cells of the maps' file."""
+    """Return mean and deviation of each channel, over evenly spaced cells of the maps' file.
+
+    Cells are summed as float64, block by block: all at once would take a multiple of their file.
+    """
     stride = max(len(maps.features) // STATISTICS_CELLS, 1)
-    cells = np.asarray(maps.features[::stride], np.float32)
-    centre, scale = cells.mean(0, dtype=np.float64), cells.std(0, dtype=np.float64)
+    cells = maps.features[::stride]
+
+    def mean(of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        total = np.zeros(maps.dimension)
+        for start in range(0, len(cells), STATISTICS_BLOCK):
+            total += of(cells[start : start + STATISTICS_BLOCK].astype(np.float64)).sum(axis=0)
+        return total / len(cells)
+
+    centre = mean(lambda block: block)
+    scale = np.sqrt(mean(lambda block: np.square(block - centre)))
     scale = np.where(scale > 0, scale, 1)  # a channel that is always 0 stays so
     return torch.from_numpy(centre).float(), torch.from_numpy(scale).float()
 
@@ -200,6 +212,7 @@ def fit_players(
     allowed: Bool[np.ndarray, " n"],
     seed: int,
     runtime: Runtime,
+    checkpoint: Checkpoint | None = None,
 ) -> Players:
     """Train fresh players on rows of the split's seen classes, with the contextual module fixed."""
     torch.manual_seed(seed)
@@ -229,6 +242,7 @@ def fit_players(
         seed=seed,
         name=f"cagnet players {split.name}",
         runtime=runtime,
+        checkpoint=checkpoint,
     )
     return players.cpu()
 

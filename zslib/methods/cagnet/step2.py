@@ -23,11 +23,11 @@ from zslib.classifier import PixelClassifier
 from zslib.heads import Classifiers
 from zslib.methods.cagnet.batches import RowSampler
 from zslib.methods.cagnet.objectives import synthetic_prior, word_table
-from zslib.methods.cagnet.players import Players, losses_on_real, take_steps
+from zslib.methods.cagnet.players import Players, checkpoint_of, losses_on_real, take_steps
 from zslib.methods.cagnet.step1 import cached_pixels, fit_players
 from zslib.params import CagnetObjectives, CagnetStep1, CagnetStep2
 from zslib.selection import Choice, hiou_of, matrix_over, tuning_pairs
-from zslib.training import Curves, Losses, Runtime, TrainState, train
+from zslib.training import Checkpoint, Curves, Losses, Runtime, TrainState, train
 
 RealRows = Int64[np.ndarray, " n"]
 DrawnLabels = Int64[Tensor, " n"]
@@ -45,12 +45,14 @@ def fit(
     draws: Sequence[Split],
     seed: int,
     runtime: Runtime,
+    checkpoint: Checkpoint | None = None,
     curves: Curves | None = None,
 ) -> Classifiers[PixelClassifier]:
     """Return the classifier over all classes, and those of the draws.
 
     `players` come from step 1 on all seen classes. Without draws, as in the released code, nothing is
-    chosen: the first boost is taken.
+    chosen: the first boost is taken. Each training keeps its state in a folder of its own in that of
+    `checkpoint`: of those that ended before a kill, no step is taken again.
     """
     choice, held_out = choose_boost(
         bank,
@@ -62,6 +64,7 @@ def fit(
         draws=draws,
         seed=seed,
         runtime=runtime,
+        checkpoint=checkpoint,
     )
     final = fit_mixed(
         bank,
@@ -74,6 +77,7 @@ def fit(
         allowed=np.ones(len(bank.labels), bool),
         seed=seed,
         runtime=runtime,
+        checkpoint=checkpoint_of(checkpoint, "final"),
         curves=curves,
     )
     if draws:
@@ -92,13 +96,21 @@ def choose_boost(
     draws: Sequence[Split],
     seed: int,
     runtime: Runtime,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Choice, tuple[PixelClassifier, ...]]:
     """Score every candidate on held-out seen classes; return the draws' classifiers at the best."""
     boosts, outside = params.unseen_boosts, bank.rows_outside(tuning.ids)
     table, classifiers = [], []
-    for draw in draws:
+    for number, draw in enumerate(draws):
         players = fit_players(
-            bank, class_embeddings, draw, step1, allowed=outside, seed=seed, runtime=runtime
+            bank,
+            class_embeddings,
+            draw,
+            step1,
+            allowed=outside,
+            seed=seed,
+            runtime=runtime,
+            checkpoint=checkpoint_of(checkpoint, f"draw {number} players"),
         )
         row = [
             fit_mixed(
@@ -112,6 +124,7 @@ def choose_boost(
                 allowed=outside,
                 seed=seed,
                 runtime=runtime,
+                checkpoint=checkpoint_of(checkpoint, f"draw {number} boost {boost:g}"),
             )
             for boost in boosts
         ]
@@ -134,6 +147,7 @@ def fit_mixed(
     allowed: Bool[np.ndarray, " n"],
     seed: int,
     runtime: Runtime,
+    checkpoint: Checkpoint | None = None,
     curves: Curves | None = None,
 ) -> PixelClassifier:
     """Train a copy of the players on real pixels of seen and synthetic ones of all classes."""
@@ -173,6 +187,7 @@ def fit_mixed(
         seed=seed,
         name=f"cagnet step 2 {split.name}",
         runtime=runtime,
+        checkpoint=checkpoint,
         curves=curves,
     )
     return players.classifier(split)

@@ -5,8 +5,10 @@ fused with the image's eigenvectors by a rule that knows no label (`sazs`), and 
 it and the eigenvectors by the ground truth (`sazs-oracle`): an upper bound that looks at the labels.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import Literal
 
 import numpy as np
@@ -35,6 +37,18 @@ ROWS = {
 
 
 @dataclass(frozen=True)
+class Cut:
+    """What eigenvectors make of one image, whichever class is looked for."""
+
+    vectors: Float[np.ndarray, "k h w"]
+
+    @cached_property
+    def cells(self) -> Int64[np.ndarray, "h w"]:
+        """Its eigensegments; only votes read them, and they cost more than all else of a pair."""
+        return eigensegments(self.vectors)
+
+
+@dataclass(frozen=True)
 class Fusion:
     """A rule that fuses a margin with eigenvectors, and its one number (sazs §4.5)."""
 
@@ -42,15 +56,10 @@ class Fusion:
     strength: float
     """Of "agreement" tau, of "vote" the share of pixels that may change."""
 
-    def __call__(
-        self,
-        margin: Float[np.ndarray, "h w"],
-        vectors: Float[np.ndarray, "k h w"],
-        cells: Int64[np.ndarray, "h w"],
-    ) -> Bool[np.ndarray, "h w"]:
+    def __call__(self, margin: Float[np.ndarray, "h w"], cut: Cut) -> Bool[np.ndarray, "h w"]:
         if self.rule == "agreement":
-            return select_by_agreement(margin > 0, vectors, tau=self.strength)
-        return vote_in_cells(margin, cells, unsure=self.strength)
+            return select_by_agreement(margin > 0, cut.vectors, tau=self.strength)
+        return vote_in_cells(margin, cut.cells, unsure=self.strength)
 
     def __str__(self) -> str:
         return f"{self.rule} {self.strength:g}"
@@ -61,18 +70,17 @@ class Shown:
     """One pair: what the network says, what the eigenvectors say, and the truth."""
 
     margin: Float[np.ndarray, "h w"]
-    vectors: Float[np.ndarray, "k h w"]
-    cells: Int64[np.ndarray, "h w"]
+    cut: Cut
     truth: UInt8[np.ndarray, "h w"]
     """1 the class, 0 others, 255 void."""
 
     def masks(self, fusion: Fusion, void: VoidRule) -> dict[str, Bool[np.ndarray, "h w"]]:
         """Return the mask of each row. Released, the pick counts void as not the class (sazs §1.4)."""
-        prediction, sides = self.margin > 0, self.vectors > 0
+        prediction, sides = self.margin > 0, self.cut.vectors > 0
         scored = self.truth != IGNORE_INDEX if void == "removed" else None
         return {
             "sazs-nofusion": prediction,
-            "sazs": fusion(self.margin, self.vectors, self.cells),
+            "sazs": fusion(self.margin, self.cut),
             "sazs-oracle": pick_by_truth(prediction, sides, self.truth == 1, scored),
         }
 
@@ -99,19 +107,20 @@ class Material:
         shown = {image_id: np.unique(self.labels.of(image_id)) for image_id in self.maps.ids}
         return tuple(Pair(i, c) for i in self.maps.ids for c in shown[i].tolist() if c in named)
 
-    def shown(self, pair: Pair) -> Shown:
-        """Return all that there is on a pair, at the size of its labels."""
-        labels = self.split.scored_labels(self.labels.of(pair.image_id))
-        truth = np.where(labels == IGNORE_INDEX, IGNORE_INDEX, labels == pair.class_id)
-        size = (labels.shape[0], labels.shape[1])
-        margins = self.maps[self._positions[pair.image_id]][..., pair.class_id]
-        vectors = self.eigenvectors.at(pair.image_id, size)
-        return Shown(
-            upsampled(margins, size, corners=self.maps.meta["corners"]).numpy(),
-            vectors,
-            eigensegments(vectors),
-            truth.astype(np.uint8),
-        )
+    def each(self, pairs: Iterable[Pair]) -> Iterator[tuple[Pair, Shown]]:
+        """Yield every pair once, image by image, with all that there is on it at its labels' size."""
+        place = self._positions
+        ordered = sorted(set(pairs), key=lambda pair: (place[pair.image_id], pair.class_id))
+        for image_id, of_image in groupby(ordered, key=lambda pair: pair.image_id):
+            labels = self.split.scored_labels(self.labels.of(image_id))
+            size = (labels.shape[0], labels.shape[1])
+            margins = self.maps[place[image_id]]
+            cut = Cut(self.eigenvectors.at(image_id, size))
+            for pair in of_image:
+                own = margins[..., pair.class_id]
+                margin = upsampled(own, size, corners=self.maps.meta["corners"]).numpy()
+                truth = np.where(labels == IGNORE_INDEX, IGNORE_INDEX, labels == pair.class_id)
+                yield pair, Shown(margin, cut, truth.astype(np.uint8))
 
     @cached_property
     def _positions(self) -> dict[str, int]:

@@ -1,14 +1,14 @@
 """The binary evaluation of the fold protocol over many pairs (sazs §1.4); none of its figures may stand
 beside generalised ones.
 
-An episode is a pair; pairs occur once, twice or three times among the episodes. Each is scored once,
-and weighed by that. How predictions are fused is chosen on classes held out from training.
+An episode is a pair. Each pair is scored once, and weighed by how often it is among the episodes.
+How predictions are fused is chosen on classes held out from training.
 """
 
 import csv
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,10 +90,9 @@ def choose_fusion(held_out: Material, params: SazsEpisodes) -> FusionChoice:
     if not pairs:
         log.warning("no tuning image shows %s: fusion is '%s'", ", ".join(hidden), candidates[0])
     counts: list[dict[Pair, Counts]] = [{} for _ in candidates]
-    for pair in pairs:
-        shown = held_out.shown(pair)
+    for pair, shown in held_out.each(pairs):
         for fusion, found in zip(candidates, counts, strict=True):
-            mask = fusion(shown.margin, shown.vectors, shown.cells)
+            mask = fusion(shown.margin, shown.cut)
             found[pair] = count(mask, shown.truth, "removed")
     miou = [fold_scores(found, pairs, split.classes)["miou"] or 0.0 for found in counts]
     return FusionChoice(tuple(candidates), tuple(miou), hidden)
@@ -101,31 +100,35 @@ def choose_fusion(held_out: Material, params: SazsEpisodes) -> FusionChoice:
 
 @dataclass(frozen=True)
 class FoldEvaluation:
-    """Counts of every pair, row and rule for void; and which pairs the episodes are."""
+    """Counts of every scored pair, row and rule for void; and which pairs the episodes are."""
 
     split: Split
     counts: Mapping[tuple[str, VoidRule], Mapping[Pair, Counts]]
     episodes: Sequence[Pair]
+    whole: bool
+    """Whether all pairs are scored, or only those among the episodes."""
     released_void: VoidRule
     choice: FusionChoice
 
     def describe(self) -> dict[str, Any]:
-        """Return all figures as JSON: of the episodes, of one pass over all pairs, and as released."""
-        pairs = list(self.counts["sazs-nofusion", "removed"])
+        """Return all figures as JSON: of the episodes, of one pass over all pairs, and as released.
+
+        Without all pairs there is no pass over them.
+        """
         return {
             "split": self.split.name,
             "episodes": len(self.episodes),
-            "pairs": len(pairs),
+            "pairs": len(self.counts["sazs-nofusion", "removed"]),
             "fusion": self.choice.describe(),
-            "rows": {
-                row: {
-                    "note": note,
-                    "clean": self._scores(row, "removed", self.episodes),
-                    "all_pairs": self._scores(row, "removed", pairs),
-                    "released": self._scores(row, self.released_void, self.episodes),
-                }
-                for row, note in ROWS.items()
-            },
+            "rows": {row: {"note": note, **self._figures(row)} for row, note in ROWS.items()},
+        }
+
+    def _figures(self, row: str) -> dict[str, Any]:
+        pairs = list(self.counts[row, "removed"])
+        return {
+            "clean": self._scores(row, "removed", self.episodes),
+            **({"all_pairs": self._scores(row, "removed", pairs)} if self.whole else {}),
+            "released": self._scores(row, self.released_void, self.episodes),
         }
 
     def _scores(self, row: str, void: VoidRule, episodes: Sequence[Pair]) -> dict[str, Any]:
@@ -150,27 +153,36 @@ def evaluate_fold(
 ) -> FoldEvaluation:
     """Score each pair once, and weigh it by how often the episodes have it.
 
+    Cycling, which favours the first pairs, comes with one pass over all (sazs §8.1 j); of a draw
+    only what is drawn is scored: 1,000 of COCO's up to 35,783 pairs.
+
     Raises:
-        InputError: a listed image has no map.
+        InputError: a listed image has no map; a class to draw from is in no image.
     """
     pairs = material.pairs() if listed is None else listed
     _refuse_unknown(pairs, material)
-    split = material.split
-    episodes = (
-        cycled(pairs, params.count)
-        if params.draw == "cycle"
-        else drawn(pairs, named_classes(split, split.unseen), params.count)
-    )
-    rules: tuple[VoidRule, ...] = ("removed", params.released_void)
+    split, whole = material.split, params.draw == "cycle"
+    if whole:
+        episodes = cycled(pairs, params.count)
+    else:
+        episodes = drawn(pairs, named_classes(split, split.unseen), params.count)
+    scored = set(pairs if whole else episodes)
+    counts = _counted(material, scored, choice.chosen, ("removed", params.released_void))
+    return FoldEvaluation(split, counts, episodes, whole, params.released_void, choice)
+
+
+def _counted(
+    material: Material, pairs: Collection[Pair], fusion: Fusion, rules: Sequence[VoidRule]
+) -> dict[tuple[str, VoidRule], dict[Pair, Counts]]:
     counts: dict[tuple[str, VoidRule], dict[Pair, Counts]] = {
         (row, void): {} for void in rules for row in ROWS
     }
-    for pair in progress(pairs, name=f"pairs of {split.name}"):
-        shown = material.shown(pair)
+    name = f"pairs of {material.split.name}"
+    for pair, shown in progress(material.each(pairs), name=name, total=len(pairs)):
         for void in rules:
-            for row, mask in shown.masks(choice.chosen, void).items():
+            for row, mask in shown.masks(fusion, void).items():
                 counts[row, void][pair] = count(mask, shown.truth, void)
-    return FoldEvaluation(split, counts, episodes, params.released_void, choice)
+    return counts
 
 
 def _refuse_unknown(pairs: Sequence[Pair], material: Material) -> None:

@@ -106,10 +106,12 @@ def fit(
     first = run.for_choice()
     trial = trained(images.hide(hidden, tuning), first)
     maps = _cached(trial, images, tuning, recipe, features, first)
-    choice = choose_strength(of_margins(hidden), DenseMaps.open(maps), images.labels, gammas)
+    rehearsal = of_margins(hidden, corners=trial.corners)
+    choice = choose_strength(rehearsal, DenseMaps.open(maps), images.labels, gammas)
     details = {"gamma": choice.describe(images.split.classes)}
-    classifier = replace(of_margins(images.split), gamma=choice.chosen, meta=details)
-    return Learned(trained(images, run), classifier, maps)
+    network = trained(images, run)
+    classifier = of_margins(images.split, corners=network.corners)
+    return Learned(network, replace(classifier, gamma=choice.chosen, meta=details), maps)
 
 
 def align(trained: Trained, items: Items, recipe: Recipe, *, run: Run) -> None:
@@ -137,6 +139,7 @@ def align(trained: Trained, items: Items, recipe: Recipe, *, run: Run) -> None:
             classes,
             objectives,
             named=named,
+            corners=trained.corners,
             regressor=regressor,
         )
         loss = torch.stack(list(found.values())).sum()

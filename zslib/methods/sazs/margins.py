@@ -67,7 +67,7 @@ def upsampled(
     return F.interpolate(plane, size, mode="bilinear", align_corners=corners)[0, 0]
 
 
-def of_margins(split: Split) -> PixelClassifier:
-    """Return the classifier of maps that hold margins of all classes already."""
+def of_margins(split: Split, *, corners: bool) -> PixelClassifier:
+    """Return the classifier of maps that hold margins of all classes already; see `Trained.corners`."""
     size = len(split.classes)
-    return PixelClassifier(split, torch.eye(size), torch.zeros(size))
+    return PixelClassifier(split, torch.eye(size), torch.zeros(size), corners=corners)

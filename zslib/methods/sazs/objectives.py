@@ -7,12 +7,14 @@ of "others". The 2-way log-softmax of the paper is the logistic loss of it.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zslib.benchmark import IGNORE_INDEX
+from zslib.grids import corner_indices
 from zslib.losses import weighted_cross_entropy
 from zslib.methods.sazs.shape import shape_loss
 from zslib.params import SazsObjectives
@@ -46,12 +48,33 @@ def comparable(embeddings: Float[Tensor, "b d h w"], form: Form) -> Float[Tensor
 # --- targets -------------------------------------------------------------------------------------
 
 
-def subsample(maps: UInt8[Tensor, "b H W"], grid: tuple[int, int]) -> UInt8[Tensor, "b h w"]:
-    """Return every n-th row and column, from the first (sazs §3.1)."""
-    for dimension, cells in enumerate(grid, start=1):
-        chosen = torch.arange(cells, device=maps.device) * maps.shape[dimension] // cells
-        maps = maps.index_select(dimension, chosen)
+def subsample(
+    maps: UInt8[Tensor, "b H W"], grid: tuple[int, int], *, corners: bool
+) -> UInt8[Tensor, "b h w"]:
+    """Return every n-th row and column, from the first (sazs §3.1); with `corners`, those under cells.
+
+    Where margins are resized with corners aligned, every n-th pixel would drift from its cell, by
+    n - 1 at the far edge: objects would be learned beside where they are looked for.
+    """
+    for axis, cells in enumerate(grid, start=1):
+        pixels = maps.shape[axis]
+        chosen = corner_indices(pixels, cells) if corners else np.arange(cells) * pixels // cells
+        maps = maps.index_select(axis, torch.from_numpy(chosen).to(maps.device))
     return maps
+
+
+def cells_with_any(
+    marked: Bool[Tensor, "b H W"], grid: tuple[int, int], *, corners: bool
+) -> Bool[Tensor, "b h w"]:
+    """Return which cells hold a marked pixel: of their part of the map; or, with `corners`, nearest."""
+    if not corners:
+        return F.adaptive_max_pool2d(marked.float(), grid).bool()
+    counts = marked.float()
+    for axis, cells in enumerate(grid, start=1):
+        nearest = torch.from_numpy(corner_indices(cells, counts.shape[axis])).to(counts.device)
+        none = torch.zeros_like(counts.narrow(axis, 0, cells))
+        counts = none.index_add(axis, nearest, counts)
+    return counts > 0
 
 
 def binary_targets(
@@ -100,12 +123,17 @@ def edge_targets(
     *,
     channels: int,
     form: Literal["clean", "released"],
+    corners: bool,
 ) -> Bool[Tensor, "b h w"]:
-    """Return which cells have an edge (sazs §3.2): any of the class's outline, or as released."""
+    """Return which cells have an edge (sazs §3.2): any of the class's outline, or as released.
+
+    `corners` as in `subsample`.
+    """
     if form == "released":
-        return subsample(released_outlines(labels, channels).to(torch.uint8), grid).bool()
+        outlines = released_outlines(labels, channels).to(torch.uint8)
+        return subsample(outlines, grid, corners=corners).bool()
     outline = class_outline(binary_targets(labels, classes, void="others"))
-    return F.adaptive_max_pool2d(outline.float(), grid).bool()
+    return cells_with_any(outline, grid, corners=corners)
 
 
 # --- losses --------------------------------------------------------------------------------------
@@ -183,16 +211,20 @@ def losses(
     objectives: SazsObjectives,
     *,
     named: Sequence[int],
+    corners: bool,
     regressor: nn.Module | None = None,
 ) -> Mapping[str, Float[Tensor, ""]]:
     """Return the weighted losses (sazs §3); that of shape needs the regressor.
 
-    `classes` are those of the items, `named` all that items may name.
+    `classes` are those of the items, `named` all that items may name, `corners` as in `subsample`.
     """
     grid, num_classes = (margins.shape[2], margins.shape[3]), margins.shape[1]
     own = (margins * F.one_hot(classes, num_classes)[:, :, None, None]).sum(1)
-    targets = subsample(binary_targets(labels, classes, void=objectives.void), grid)
-    edges = edge_targets(labels, classes, grid, channels=num_classes - 1, form=objectives.edges)
+    binary = binary_targets(labels, classes, void=objectives.void)
+    targets = subsample(binary, grid, corners=corners)
+    edges = edge_targets(
+        labels, classes, grid, channels=num_classes - 1, form=objectives.edges, corners=corners
+    )
     attention = attention_loss(own, targets, edge_logits)
     found = {
         "alignment": alignment_loss(own, targets),
@@ -200,7 +232,7 @@ def losses(
         "attention": objectives.attention_weight * attention,
     }
     if objectives.joint_weight:
-        joint = joint_alignment_loss(margins, subsample(labels, grid), named)
+        joint = joint_alignment_loss(margins, subsample(labels, grid, corners=corners), named)
         found["joint"] = objectives.joint_weight * joint
     if regressor is not None:
         shape = shape_loss(regressor, edge_logits, edges, objectives.inverse_form)

@@ -50,8 +50,12 @@ class PixelSegmenter(ByClassScores):
     def view(self, position: int) -> tuple[int, int]:
         return self.images.views[position]
 
-    def class_scores(self, position: int, size: tuple[int, int]) -> Float[Tensor, "k H W"]:
-        return self.probabilities(position, size)
+    def class_scores(
+        self, position: int, size: tuple[int, int], rows: Sequence[int] | None = None
+    ) -> Float[Tensor, "k H W"]:
+        """Return the probabilities of all classes, or of some of them, at a size."""
+        found = self.probabilities(position, size)
+        return found if rows is None else found.index_select(0, torch.tensor(rows))
 
 
 def segmenter(

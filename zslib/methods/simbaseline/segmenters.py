@@ -44,24 +44,22 @@ class ByClassScores:
     classes: tuple[int, ...]
     """Of the rows of the scores."""
 
-    def class_scores(self, position: int, size: tuple[int, int]) -> Float[Tensor, "k H W"]:
-        """Return the scores of all classes at a size."""
+    def class_scores(
+        self, position: int, size: tuple[int, int], rows: Sequence[int] | None = None
+    ) -> Float[Tensor, "k H W"]:
+        """Return the scores of all classes, or of these rows of `classes` only, at a size."""
         raise NotImplementedError
 
     def predict(self, position: int, size: tuple[int, int]) -> UInt8[np.ndarray, "H W"]:
         """Return an image's label map among the split's classes, at a size."""
-        allowed = [k for k, c in enumerate(self.classes) if c in self._allowed]
-        found = self.class_scores(position, size).index_select(0, torch.tensor(allowed))
-        ids = np.array([self.classes[k] for k in allowed], np.uint8)
-        return ids[found.argmax(0).numpy()]
+        allowed = {*self.split.seen, *self.split.unseen}
+        rows = [k for k, c in enumerate(self.classes) if c in allowed]
+        ids = np.array(self.classes, np.uint8)[rows]
+        return ids[self.class_scores(position, size, rows).argmax(0).numpy()]
 
     def among_unseen(self: Kind) -> Kind:
         """Return the same, choosing among the unseen classes only."""
         return replace(self, split=unseen_only(self.split))  # type: ignore[type-var]
-
-    @property
-    def _allowed(self) -> frozenset[int]:
-        return frozenset(self.split.seen + self.split.unseen)
 
 
 @dataclass(frozen=True)
@@ -86,10 +84,16 @@ class ProposalSegmenter(ByClassScores):
         height, width = self.proposals.views[position].tolist()
         return height, width
 
-    def class_scores(self, position: int, size: tuple[int, int]) -> Float[Tensor, "k H W"]:
-        """Return the scores of all classes, made at the size of the test image, at another size."""
+    def class_scores(
+        self, position: int, size: tuple[int, int], rows: Sequence[int] | None = None
+    ) -> Float[Tensor, "k H W"]:
+        """Return the scores of all classes, or of some, made at the size of the test image, at another.
+
+        A map per class is what costs: only those asked for are made.
+        """
         masks = (self.masks or masks_of(self.proposals))(position)
-        found = semantic_map(self.scores(position, masks), masks)
+        votes = self.scores(position, masks)
+        found = semantic_map(votes if rows is None else votes[:, rows], masks)
         return F.interpolate(found[None], size, mode="bilinear", align_corners=False)[0]
 
 

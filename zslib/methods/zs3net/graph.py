@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from zslib.artifacts.graphs import GraphBatch, ImageGraphs
 from zslib.benchmark import Split
+from zslib.errors import InputError
 from zslib.graphs import propagation
 from zslib.held_out import draw_held_out
 from zslib.losses import weighted_cross_entropy
@@ -64,7 +65,16 @@ def fit_graph_generator(
     seed: int,
     curves: Curves | None = None,
 ) -> GraphGenerator:
-    """Train on graphs of the split's seen classes; nodes of one class per step, all classes alike."""
+    """Train on graphs of the split's seen classes; nodes of one class per step, all classes alike.
+
+    Raises:
+        InputError: there is no graph, or the loss is not finite.
+    """
+    if not len(graphs):
+        raise InputError(
+            f"features.train_maps: no map of split '{split.name}' is left to learn from that shows two "
+            "segments of seen classes; raise it, or lower features.tuning_images"
+        )
     torch.manual_seed(seed)
     generator = GraphGenerator(class_embeddings.shape[1], graphs.dimension, params)
     nodes_of = [np.flatnonzero(graphs.labels == label) for label in np.unique(graphs.labels)]
