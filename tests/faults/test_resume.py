@@ -23,7 +23,8 @@ from zslib.training import Checkpoint, SingleProcess, TrainState, build_optimise
 
 ARTIFACTS = (
     *("extracted.h5", "bank.h5", "tuning.h5", "labels.h5"),
-    *("spnet", "generator", "zs3net/classifier.safetensors", "zs3net/held_out/0.safetensors"),
+    *("spnet/classifier.safetensors", "spnet/held_out/0.safetensors", "generator"),
+    *("zs3net/classifier.safetensors", "zs3net/held_out/0.safetensors"),
 )
 
 

@@ -374,6 +374,22 @@ class TestPublishedFiles:
         shared = ClassVectors("context", tuple(map(str, same)), context[same], {})
         np.testing.assert_allclose(class_embeddings([shared], "max"), voc[same], atol=1e-6)
 
+    def test_joem_oracle_11_norms(self):
+        """joem §6, but for "airplane", which JoEm's file has in place of ZS3Net's "aeroplane"."""
+        voc = self.table("zs3_voc21_word2vec-300.bin")
+        expected = {"background": 0.8066, "aeroplane": 0.9644, "person": 0.6830, "sofa": 0.9470}
+        rows = [voc.rows[voc.classes.index(name)] for name in expected]
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), [*expected.values()], atol=1e-4)
+        largest = {
+            "zs3_context60_word2vec-300.bin": (60, 51, 3.5710),
+            "cagnet_context34_fasttext-300.bin": (21, 1, 5.0663),
+            "cagnet_context34_word2vec-300.bin": (21, 14, 3.3370),
+        }
+        for file, (count, row, norm) in largest.items():
+            norms = np.linalg.norm(self.table(file).rows[:count], axis=1)
+            assert norms.argmax() == row
+            assert norms.max() == pytest.approx(norm, abs=1e-4)
+
     def test_zs3net_nearest_seen_neighbours(self):
         voc = self.table("zs3_voc21_word2vec-300.bin")
         at, found = voc.classes.index, cosines(voc.rows)

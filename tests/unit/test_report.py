@@ -537,6 +537,7 @@ def command(project, monkeypatch, tmp_path):
     """The stage's command, in a project whose params.yaml is of the toy benchmark."""
     params = without_splits(yaml.safe_load((ROOT / "params.yaml").read_text()))
     params |= {"benchmark": BENCHMARK.model_dump(), "splits": ["u2"], "seed": 0}
+    params["selection"] = {"held_out": 1, "draws": 1, "candidates_from": "all"}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     write_stages(tmp_path)
     monkeypatch.chdir(tmp_path)

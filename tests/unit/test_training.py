@@ -398,7 +398,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Path:
     ):
         try:
             train_together.work(folder / "one", tiny.CPU)
-            several.wait(timeout=60)
+            several.wait(timeout=240)
         except subprocess.TimeoutExpired:
             pytest.fail(f"the processes wait for each other\n{log.read_text()}")
         finally:
