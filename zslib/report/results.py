@@ -103,9 +103,8 @@ def choices_of(results: Sequence[Result]) -> list[ShownChoice]:
     for result in results:
         method = result.scores.method
         for parameter, details in result.details.items():
-            if isinstance(details, Mapping) and details.get(
-                "hiou"
-            ):  # an imported model's are words
+            # An imported model's details are words.
+            if isinstance(details, Mapping) and details.get("hiou"):
                 choice = _choice(method, parameter, details)
                 found.setdefault((method.removesuffix(FUSED), parameter), choice)
     return list(found.values())
