@@ -28,17 +28,17 @@ def main(
     Of training images those are taken that were left out for the unseen classes they show, or all, if
     the benchmark's rule keeps such images and their unseen pixels are void; of these as large a share
     as features.train_maps is of the labelled images.
-    Reads params.yaml:features; with --unlabelled, seed; with --view, the parameter that it names,
-    where null stands for features.short_side. Example: python -m stages.maps
-    --images artifacts/world/index/images.json
+    Reads params.yaml:features.short_side, features.batch_size; with --unlabelled, features.train_maps
+    and seed; with --view, the parameter that it names, where null stands for features.short_side.
+    Example: python -m stages.maps --images artifacts/world/index/images.json
     --network artifacts/world/u4/backbone/network.safetensors --out artifacts/world/u4/val_maps.h5
     """
-    params, seed, compute = section("features"), 0, section("compute")
+    short_side, batch_size = section("features.short_side"), section("features.batch_size")
+    compute, train_maps, seed = section("compute"), None, 0
     if unlabelled:
-        seed = section("seed")
+        train_maps, seed = section("features.train_maps"), section("seed")
     if view:
-        short_side = section(view) or params.short_side
-        params = params.model_copy(update={"short_side": short_side})
+        short_side = section(view) or short_side
 
     from zslib.artifacts.maps import open_labels
     from zslib.backbones.trained import Backbone
@@ -52,22 +52,22 @@ def main(
     if unlabelled is not None:
         labels = open_labels(unlabelled)
         ids = unlabelled_ids(labels, index.ids("train"))
-        ids = sample_unlabelled(ids, labels.ids, params.train_maps, seed=seed)
+        ids = sample_unlabelled(ids, labels.ids, train_maps, seed=seed)
     backbone, runtime = Backbone.load(network), start_runtime(compute)
     photographs = Photographs.of(
         [index.file(image_id) for image_id in ids],
         [index.size(image_id) for image_id in ids],
-        short_side=params.short_side,
+        short_side=short_side,
         stride=backbone.params.feature_stride,
     )
     inputs = [images, network] if unlabelled is None else [images, network, unlabelled]
-    with scratch(out, inputs, [params, seed]) as folder:
+    with scratch(out, inputs, [short_side, batch_size, train_maps, seed]) as folder:
         extract(
             backbone.features_of(runtime),
             photographs,
             {out: plan_dense(photographs, ids)},
             dimension=backbone.params.feature_channels,
-            batch_size=params.batch_size,
+            batch_size=batch_size,
             runtime=runtime,
             scratch=folder,
         )

@@ -13,13 +13,13 @@ from stages.command import EXISTING, Sections, parallel_stage, scratch
 def main(section: Sections, *, images: Path, network: Path, out: Path) -> None:
     """Cache maps of the maximum over scales of the scores of all classes.
 
-    Reads params.yaml:features, spnet.end_to_end.scales. Example: python -m stages.spnet_maps
-    --images artifacts/world/index/images.json
+    Reads params.yaml:features.short_side, features.batch_size, spnet.end_to_end.scales.
+    Example: python -m stages.spnet_maps --images artifacts/world/index/images.json
     --network artifacts/world/u4/spnet/e2e/trained/network.safetensors
     --out artifacts/world/u4/spnet/e2e/val_maps.h5
     """
-    params, scales = section("features"), section("spnet.end_to_end.scales")
-    compute = section("compute")
+    short_side, batch_size = section("features.short_side"), section("features.batch_size")
+    scales, compute = section("spnet.end_to_end.scales"), section("compute")
 
     from zslib.backbones.trained import Backbone
     from zslib.datasets.index import ImageIndex
@@ -33,16 +33,16 @@ def main(section: Sections, *, images: Path, network: Path, out: Path) -> None:
     photographs = Photographs.of(
         [index.file(image_id) for image_id in ids],
         [index.size(image_id) for image_id in ids],
-        short_side=params.short_side,
+        short_side=short_side,
         stride=backbone.params.feature_stride,
     )
-    with scratch(out, [images, network], [params, scales]) as folder:
+    with scratch(out, [images, network], [short_side, batch_size, scales]) as folder:
         extract(
             maximum_of(backbone, scales, runtime),
             photographs,
             {out: plan_dense(photographs, ids)},
             dimension=len(backbone.split.classes),
-            batch_size=params.batch_size,
+            batch_size=batch_size,
             runtime=runtime,
             scratch=folder,
         )

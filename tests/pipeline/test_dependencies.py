@@ -155,6 +155,37 @@ def test_other_class_vectors_rerun_every_method_and_nothing_that_methods_share(
     assert not {name for name in found if name.startswith("supervised/")}
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        # What `vision_language.templates` chooses; no network is trained with it.
+        (
+            "artifacts/world/clip/text/vectors.bin",
+            {"vectors", "simbaseline/evaluate", "simbaseline/self_training"},
+        ),
+        ("artifacts/world/u4/cagnet/maps/val.h5", {"cagnet/evaluate"}),
+        ("artifacts/world/u4/cagnet/maps/unlabelled.h5", {"cagnet/self_training"}),
+    ],
+)
+def test_a_file_of_a_folder_reruns_what_reads_it_and_no_more(
+    path: str, expected: set[str], graph: Any, short_name: Callable[[Any], str]
+) -> None:
+    readers = (
+        stage
+        for stage in graph
+        if any(Path(path).is_relative_to(dep.def_path) for dep in stage.deps)
+    )
+    assert {short_name(stage) for stage in readers} == expected
+
+
+def test_what_only_the_bank_is_made_with_leaves_maps_of_other_images_alone(
+    graph: Any, short_name: Callable[[Any], str]
+) -> None:
+    found = {short_name(stage) for stage in rerun("features.rows_per_class", graph)}
+    assert found.isdisjoint({"val_maps", "unlabelled_maps", "supervised/val_maps"})
+    assert "train_features" in found
+
+
 def rerun(parameter: str, graph: Any) -> set[Any]:
     """The stages that a change of a parameter reruns: those that track it, and what follows them."""
     changed = {stage for stage in graph if any(tracks(dep, parameter) for dep in stage.deps)}
