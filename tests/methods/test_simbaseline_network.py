@@ -226,6 +226,9 @@ def test_note_2_initialisation_is_the_originals() -> None:
         assert parameter.std().item() == pytest.approx(0.044, abs=0.001)
     for parameter in wide:
         assert parameter.std().item() == pytest.approx(0.030, abs=0.001)
+    mlp = transformer.decoder.layers[0].mlp
+    for linear, bound in ((mlp.fc1, 256**-0.5), (mlp.fc2, 2048**-0.5)):
+        assert linear.bias.abs().max().item() == pytest.approx(bound, rel=0.05)
     assert transformer.queries_embedder.weight.std().item() == pytest.approx(1.0, abs=0.02)
     linear = [m for m in network.body.mask_embedder.modules() if isinstance(m, nn.Linear)]
     assert linear[0].weight.std().item() == pytest.approx(0.036, abs=0.001)
@@ -293,6 +296,19 @@ def test_an_encoder_gets_its_arguments() -> None:
     network.load_encoder(built.state_dict())
     torch.testing.assert_close(network.encoder(images())[-1], built(images())[-1])
     assert not [m for m in network.encoder.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def test_an_encoder_of_four_maps_begins_at_a_quarter_as_others_do() -> None:
+    params = EncoderParams(name="test_convnext")
+    own = ProposalEncoder(**params.model_dump(), output_stride=16, multi_grid=None)
+    built = build_encoder(params, output_stride=16, pretrained=False).eval()
+    network = MaskFormer(SMALL, own, tiny.EMBEDDINGS).eval()
+    network.load_encoder(built.state_dict())
+    assert network.encoder.feature_info.reduction() == [4, 8, 16, 16]
+    maps = network.encoder(images())
+    for found, expected in zip((maps[0], maps[-1]), built(images()), strict=True):
+        torch.testing.assert_close(found, expected)
+    assert network(images())[-1].masks.shape == (2, SMALL.queries, 16, 16)
 
 
 def test_arguments_that_change_an_encoders_widths_are_refused() -> None:

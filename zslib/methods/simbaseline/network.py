@@ -129,6 +129,9 @@ class Proposer(Trained[MaskFormer]):
 def _initialise(body: MaskFormerForInstanceSegmentation) -> None:
     """Initialise as the original does, which transformers does not (simbaseline O10, note 2)."""
     transformer = body.model.transformer_module
+    for layer in transformer.decoder.layers:
+        for linear in (layer.mlp.fc1, layer.mlp.fc2):
+            linear.reset_parameters()  # for the bias, which transformers sets to 0
     for name, parameter in transformer.decoder.named_parameters():
         if parameter.ndim > 1:
             # The original holds queries, keys and values in one matrix of three times the rows.

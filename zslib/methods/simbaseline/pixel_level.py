@@ -28,8 +28,10 @@ from zslib.benchmark import Split
 from zslib.errors import InputError
 from zslib.params import DeepLabParams, MaskFormerParams, ProposalEncoder
 
-STAGES = (1, 2, 3, 4)
-"""Of the encoder: what it gives at a quarter of the image's resolution, and the three after it."""
+STAGES = (-4, -3, -2, -1)
+"""Of the encoder: what it gives at a quarter of the image's resolution, and the three after it.
+
+Counted from the end: most encoders have a map before these, and ConvNeXt has none."""
 
 
 class PixelLevelNetwork(nn.Module):
