@@ -21,7 +21,7 @@ from zslib.held_out import draw_held_out
 from zslib.methods.joem.cells import Cells, Inputs, labelled_cells
 from zslib.methods.joem.closed_form import Moments, solve
 from zslib.methods.joem.frozen import fit_closed_form, fit_with_head
-from zslib.methods.joem.head import draw_cells, losses
+from zslib.methods.joem.head import draw_cells, fit_head, losses
 from zslib.methods.joem.networks import SemanticEncoder, VisualHead
 from zslib.methods.joem.objectives import mixing_weights, semantic_consistency
 from zslib.params import JoemClosedForm, JoemHead, JoemObjectives, OptimiserParams
@@ -150,6 +150,39 @@ def test_joem_section_3_the_three_losses_of_the_head(world: World) -> None:
         "consistency": 0.3 * semantic_consistency(words, encoder(words), objectives),
     }
     torch.testing.assert_close(found, expected)
+
+
+def test_joem_section_5_steps_of_the_head_and_of_the_semantic_encoder(world: World) -> None:
+    """Against the same in double precision, by optimisers that are not fused."""
+    inputs, objectives = inputs_of(world), JoemObjectives(ratio=0.5, consistency_weight=0.3)
+    sgd = OptimiserParams(name="sgd", lr=0.05, weight_decay=0.01)
+    constant = ADAM.model_copy(update={"power": 0.0})
+    changes = {"steps": 3, "batch_size": 40, "optimiser": sgd, "encoder_optimiser": constant}
+    params, given = HEAD.model_copy(update=changes), (inputs, inputs.split, inputs.maps)
+    found = fit_head(*given, params, objectives, seed=0, runtime=SingleProcess())
+
+    torch.manual_seed(0)
+    head, encoder = VisualHead(tiny.DIMENSION, 16, 9).double(), SemanticEncoder(6, 16).double()
+    cells = draw_cells(*given, params, objectives, seed=0)
+    visual = torch.optim.SGD(head.parameters(), momentum=0.9, weight_decay=0.01, foreach=False)
+    semantic = torch.optim.Adam(encoder.parameters(), 0.02, foreach=False)
+    table, seen = tiny.EMBEDDINGS.double(), list(tiny.SPLIT.seen)
+    for step in range(3):
+        rows = np.random.default_rng([0, step]).integers(0, len(cells), 40)
+        features = head(cells.features[rows].double())
+        targets = encoder.affine(cells.weights[rows, :9].double() @ table)
+        consistency = semantic_consistency(table[seen], encoder.affine(table[seen]), objectives)
+        loss = F.cross_entropy(head.classifier(features), cells.labels[rows].long())
+        loss = loss + (features - targets).square().mean() + 0.3 * consistency
+        visual.param_groups[0]["lr"] = 0.05 * (1 - step / 3) ** 0.9
+        for optimiser in (visual, semantic):
+            optimiser.zero_grad()
+        loss.backward()
+        for optimiser in (visual, semantic):
+            optimiser.step()
+    expected = (encoder.affine(table).detach(), *head.folded())
+    for one, other in zip((found.prototypes, *found.hidden), expected, strict=True):
+        torch.testing.assert_close(one.double(), other, atol=1e-5, rtol=0)
 
 
 # --- the closed form -----------------------------------------------------------------------------

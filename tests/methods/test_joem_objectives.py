@@ -115,6 +115,15 @@ def test_joem_j3_void_draws_nothing_unless_as_released() -> None:
     assert loss == 1.0
 
 
+def test_joem_9_7_a_neighbour_of_which_rounding_leaves_a_trace_is_none() -> None:
+    """Cells of row 2 lie in the middle of the upper coarse cells, which are void."""
+    labels = torch.zeros(1, 20, 20, dtype=torch.uint8)
+    labels[0, 5, [5, 15]] = VOID
+    _, valid = mixing_weights(labels, (10, 10), 2, JoemObjectives())
+    assert not valid[0, 2].any()
+    assert valid[0, 3].all()
+
+
 def test_joem_j10_registration_as_released() -> None:
     """An edge at column 156 of 312; cell 39 is the first whose own label is B."""
     labels = torch.zeros(1, 312, 312, dtype=torch.uint8)

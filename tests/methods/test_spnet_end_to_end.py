@@ -85,6 +85,13 @@ def test_spnet_s4_the_maximum_over_scales_decides() -> None:
     assert rows.mean(0).tolist() == pytest.approx([1.0, 1.533], abs=1e-3)
 
 
+def test_spnet_o22_scores_of_smaller_scales_are_resized_with_corners_aligned() -> None:
+    ramp = torch.tensor([1.0, 2.0, 3.0]).expand(1, 1, 3, 3)
+    scores = iter([torch.zeros(1, 1, 5, 5), ramp])
+    *_, maximum = at_scales(lambda _: next(scores), torch.zeros(1, 3, 8, 8), (1, 0.5))
+    assert maximum[0, 0, 0].tolist() == pytest.approx([1, 1.5, 2, 2.5, 3])
+
+
 @pytest.mark.parametrize(("crop", "grids"), [(321, [41, 21, 31]), (513, [65, 33, 49])])
 def test_spnet_s6_grids_of_the_three_scales(crop: int, grids: list[int]) -> None:
     seen: list[int] = []
