@@ -1,5 +1,8 @@
 """ZS3Net as released: §4.4 step by step, leaks included."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,6 +12,7 @@ from tests.methods.tester import BaseMethodTester, World
 from zslib.backbones.deeplab import DeepLabV3Plus
 from zslib.benchmark import Split
 from zslib.classifier import PixelClassifier
+from zslib.errors import InputError
 from zslib.graphs import propagation
 from zslib.methods.zs3net import official, official_graph
 from zslib.methods.zs3net.generator import Generator, mmd_loss
@@ -21,7 +25,7 @@ from zslib.params import (
     OfficialParams,
     OptimiserParams,
 )
-from zslib.training import SingleProcess
+from zslib.training import Checkpoint, SingleProcess
 
 ENCODER = EncoderParams(name="test_resnet")
 PARAMS = OfficialParams(
@@ -240,7 +244,9 @@ def test_an_iteration_runs_where_the_embeddings_are(
     }
 
 
-def fit_once(world: World, network: DeepLabV3Plus, **changes: object) -> PixelClassifier:
+def fit_once(
+    world: World, network: DeepLabV3Plus, *, params: OfficialParams = PARAMS, **options: Any
+) -> PixelClassifier:
     """Train for an epoch."""
     return official.fit(
         network,
@@ -249,16 +255,18 @@ def fit_once(world: World, network: DeepLabV3Plus, **changes: object) -> PixelCl
         label_maps=world.image_labels,
         class_embeddings=world.class_embeddings,
         split=tiny.SPLIT,
-        params=PARAMS.model_copy(update={"epochs": 1, **changes}),
+        params=params.model_copy(update={"epochs": 1}),
         seed=0,
         compute=tiny.CPU,
         runtime=SingleProcess(),
+        **options,
     )
 
 
 def test_zs3net_section_4_6_the_head_starts_uniform_between_0_and_1(world: World) -> None:
     still = OptimiserParams(name="sgd", lr=1e-12)
-    found = fit_once(world, DeepLabV3Plus(tiny.deeplab(), 9), optimiser=still)
+    params = PARAMS.model_copy(update={"optimiser": still})
+    found = fit_once(world, DeepLabV3Plus(tiny.deeplab(), 9), params=params)
     for start in (found.weight, found.bias):
         assert 0 <= start.min() < 0.2
         assert 0.8 < start.max() < 1
@@ -274,3 +282,33 @@ def test_zs3net_section_9_1_batch_statistics_of_the_network_move(world: World) -
     assert moved
     assert all("running" in n or "num_batches" in n for n in moved)
     assert all(torch.isfinite(t).all() for t in network.state_dict().values())
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(
+    world: World, tmp_path: Path, *, graph: bool
+) -> None:
+    def fit(**options: Any) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        network = DeepLabV3Plus(tiny.deeplab(dropout=0.3), 9)
+        found = fit_once(world, network, graph=graph, **options)
+        return {"head": found.weight} | network.state_dict()
+
+    whole, kept = fit(), Checkpoint(tmp_path, 0)
+    with pytest.raises(tiny.KilledError):
+        fit(checkpoint=kept, curves=tiny.RecordedCurves(dies_after=2))
+    resumed = fit(checkpoint=kept)
+    for name, tensor in whole.items():
+        assert torch.equal(resumed[name], tensor), name
+
+
+def test_fewer_images_than_a_batch_are_refused(world: World) -> None:
+    """They would give not a single step."""
+    with pytest.raises(
+        InputError, match=r"zs3net\.official\.batch_size: 9 is more than the 8 train"
+    ):
+        fit_once(
+            world,
+            DeepLabV3Plus(tiny.deeplab(), 9),
+            params=PARAMS.model_copy(update={"batch_size": 9}),
+        )

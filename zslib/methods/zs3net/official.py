@@ -17,6 +17,7 @@ from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.classifier import PixelClassifier
 from zslib.datasets.decode import ImageFile
 from zslib.datasets.views import BatchOrder, TrainingViews, loader
+from zslib.errors import InputError
 from zslib.grids import floor_nearest
 from zslib.losses import weighted_cross_entropy
 from zslib.methods.zs3net.generator import Generator, mmd_loss
@@ -53,7 +54,15 @@ def fit(
     """Train on label maps that show unseen classes, with a graph branch (§5) or without.
 
     Moves the batch statistics of `network`, and the network to the runtime's device.
+
+    Raises:
+        InputError: fewer images than a batch, or a loss that is not finite.
     """
+    if len(images) < params.batch_size:
+        raise InputError(
+            f"zs3net.official.batch_size: {params.batch_size} is more than the {len(images)} "
+            f"training images of split '{split.name}'"
+        )
     torch.manual_seed(seed)
     sizes = (class_embeddings.shape[1], network.classifier.in_channels, params.generator)
     network.to(runtime.device)
