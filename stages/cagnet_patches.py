@@ -47,7 +47,7 @@ def main(
     from zslib.training import Checkpoint, Curves, start_runtime
 
     recorded, networks = Curves(curves, every=50), Step1.load(step1)
-    inputs = [maps, gated / "train.h5", labels, embeddings, step1]
+    inputs = [maps, gated / "train.h5", gated / "val.h5", labels, embeddings, step1]
     with scratch(out, inputs, [params, objectives, rule, selection, seed]) as folder:
         classifier = fit(
             DenseMaps.open(maps),
@@ -66,7 +66,8 @@ def main(
         )
         with publish(out) as temporary:
             classifier.reader().save(temporary / "classifier.safetensors")
-            write_scores(temporary / "val.h5", classifier, DenseMaps.open(gated / "val.h5"))
+            scored = DenseMaps.open(gated / "val.h5")
+            write_scores(temporary / "val.h5", classifier, scored, scratch=folder)
         recorded.write()
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from tests import tiny
 from tests.methods.tester import World, ZeroShotMethodTester
+from zslib.artifacts import resumable
 from zslib.artifacts.features import DenseMaps
 from zslib.artifacts.maps import LabelMaps
 from zslib.benchmark import IGNORE_INDEX, Split
@@ -200,7 +201,7 @@ class TestCagnetV2(ZeroShotMethodTester):
         """What is saved reads maps of scores, where neighbours have had their say."""
         everything = objects(8, range(9), seed=1)
         maps = gated(world.context, dense(everything, seed=50))
-        write_scores(tmp_path / "val.h5", fitted, maps)
+        write_scores(tmp_path / "val.h5", fitted, maps, scratch=tmp_path / "scratch")
         fitted.reader().save(tmp_path / "c.safetensors")
         found, scored = PixelClassifier.load(tmp_path / "c.safetensors"), tmp_path / "val.h5"
         assert DenseMaps.open(scored).ids == maps.ids
@@ -209,6 +210,36 @@ class TestCagnetV2(ZeroShotMethodTester):
             size = (2 * labels.shape[0], 2 * labels.shape[1])
             one, other = found.predict(scores, size), fitted.predict(features.float(), size)
             assert (one == other).mean() > 0.99, "float16 decides ties alone"
+
+    def test_scores_of_a_killed_run_are_not_made_again(
+        self,
+        world: PatchWorld,
+        fitted: PatchClassifier,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(resumable, "SECONDS_BETWEEN_FLUSHES", -1.0)
+        maps, scores, made = gated(world.context, MAPS), PatchClassifier.scores, []
+
+        def write(name: str, *, dies_after: int = 10**9) -> bytes:
+            def counted(self: PatchClassifier, features: Tensor) -> Tensor:
+                if len(made) == dies_after:
+                    raise tiny.KilledError
+                made.append(1)
+                return scores(self, features)
+
+            monkeypatch.setattr(PatchClassifier, "scores", counted)
+            write_scores(tmp_path / name, fitted, maps, scratch=tmp_path / "scratch")
+            (tmp_path / "scratch" / "scores.h5").unlink()
+            return (tmp_path / name).read_bytes()
+
+        whole = write("whole")
+        assert len(made) == len(maps)
+        made.clear()
+        with pytest.raises(tiny.KilledError):
+            write("killed", dies_after=5)
+        assert write("again") == whole
+        assert len(made) == len(maps)
 
 
 # --- networks ------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Choosing on held-out seen classes: what is taken, and what is said where there was nothing to see."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import tiny
+from zslib.artifacts.features import DenseMaps
+from zslib.artifacts.maps import LABELS, open_labels
+from zslib.benchmark import IGNORE_INDEX
 from zslib.classifier import PixelClassifier
-from zslib.selection import Choice, calibration_matrices, hiou_of
+from zslib.metrics import harmonic_mean
+from zslib.selection import Choice, calibration_matrices, hiou_of, score_strengths
 
 CLASSES = ("cat", "dog", "cow")
 
@@ -76,3 +82,45 @@ def test_tuning_images_without_a_held_out_class_make_a_choice_blind() -> None:
     assert matrices[0, 1, 1] == 4, "the seen class is found where nothing is calibrated"
     scores = tuple(hiou_of(matrix, hidden) for matrix in matrices)
     assert Choice(strengths, (scores,), (hidden.unseen,)).is_blind
+
+
+def test_a_strength_scores_as_predicting_every_pixel_with_it_does(tmp_path: Path) -> None:
+    """Labels are of more images, in another order; some pixels are void, others of void classes."""
+    hidden, content = tiny.SPLIT.hide([0, 4]), tiny.label_maps(4, range(9), seed=3)
+    tiny.write_maps(tmp_path / "maps.h5", content)
+    for label_map in content:
+        label_map[:2, 1] = IGNORE_INDEX
+    ids = [*reversed(tiny.image_ids(4)), "another"]
+    label_maps = [*reversed(content), content[0]]
+    tiny.write_label_maps(tmp_path / "labels.h5", ids, label_maps, schema=LABELS, meta={})
+    weight = torch.from_numpy(tiny.features(np.arange(9), seed=1).astype(np.float32)) / 4
+    classifier = PixelClassifier(hidden, weight, torch.zeros(9))
+    maps, strengths = DenseMaps.open(tmp_path / "maps.h5"), (0.0, 0.3, 0.9)
+    expected = tuple(plain_hiou(classifier, maps, content, gamma) for gamma in strengths)
+    scores = score_strengths(classifier, maps, open_labels(tmp_path / "labels.h5"), strengths)
+    assert scores == pytest.approx(expected)
+    assert len(set(scores)) == len(strengths)
+
+
+def plain_hiou(
+    classifier: PixelClassifier, maps: DenseMaps, label_maps: list[np.ndarray], gamma: float
+) -> float:
+    """Count pixel by pixel, and score the classes that are labelled anywhere (spnet §4, §7)."""
+    split, pairs = classifier.split, []
+    for features, label_map in zip(maps, label_maps, strict=True):
+        scores = classifier.scores(features.float()).double()
+        scores[..., list(split.void)] = -torch.inf
+        values = scores.softmax(-1)
+        values[..., list(split.seen)] -= gamma
+        pairs += zip(label_map.flat, values.argmax(-1).flatten().tolist(), strict=True)
+    pairs = [(label, found) for label, found in pairs if label in (*split.seen, *split.unseen)]
+    return harmonic_mean(mean_iou(pairs, split.seen), mean_iou(pairs, split.unseen))
+
+
+def mean_iou(pairs: list[tuple[int, int]], classes: tuple[int, ...]) -> float:
+    ious = []
+    for c in classes:
+        either = sum(c in pair for pair in pairs)
+        if any(label == c for label, _ in pairs):
+            ious.append(sum(pair == (c, c) for pair in pairs) / either)
+    return sum(ious) / len(ious)

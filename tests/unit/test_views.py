@@ -45,19 +45,43 @@ def test_short_side_is_met_and_the_long_side_floored(
     assert size_with_short_side(size, short) == expected
 
 
+def numbered(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image whose red and green tell where a pixel is, 16 to a pixel, and labels that do."""
+    rows, columns = np.indices((height, width), dtype=np.uint8)
+    image = np.stack([16 * columns, 16 * rows, np.full_like(rows, 200)], axis=2)
+    return image, rows * np.uint8(width) + columns
+
+
 @settings(deadline=None, max_examples=50)
-@given(st.integers(2, 40), st.integers(2, 40), st.integers(0, 999))
+@given(st.integers(4, 15), st.integers(4, 15), st.integers(0, 999))
 def test_a_view_keeps_pixels_and_labels_together(height: int, width: int, seed: int) -> None:
-    image, labels = striped(height, width)
+    image, labels = numbered(height, width)
     params = AugmentationParams(base_size=16, crop_size=16, scale=(0.5, 2.0), blur=0.0)
     view, view_labels = training_view(image, labels, params, np.random.default_rng(seed))
     assert view.shape == (16, 16, 3)
     assert view_labels.shape == (16, 16)
-    assert set(np.unique(view_labels)) <= {0, 1, 2, 3, 255}
-    assert (view[view_labels == 255] == 0).all(), "padding is black"
-    assert (view[view_labels != 255, 0] >= 50).all(), "and nothing but padding is void"
-    off = np.abs(view[..., 0].astype(int) - 50 - 50 * view_labels.astype(int))
-    assert (off[view_labels != 255] <= 50).all(), "no label is a stripe away from its pixels"
+    inside = view_labels != 255
+    assert (view[~inside] == 0).all(), "padding is black"
+    assert (view[inside, 2] == 200).all(), "and nothing but padding is void"
+    row, column = np.divmod(view_labels[inside].astype(int), width)
+    assert np.abs(view[inside, 0] / 16 - column).max() < 0.75, "a label is of its pixel's column"
+    assert np.abs(view[inside, 1] / 16 - row).max() < 0.75, "and of its row"
+
+
+def test_crops_begin_anywhere() -> None:
+    image, labels = numbered(15, 15)
+    params = AugmentationParams(base_size=15, crop_size=12, scale=(1.0, 1.0), blur=0.0)
+    views = [training_view(image, labels, params, np.random.default_rng(s))[1] for s in range(200)]
+    corners = {divmod(int(view[:, [0, -1]].min()), 15) for view in views}
+    assert corners == {(top, left) for top in range(4) for left in range(4)}
+
+
+def test_images_are_resized_bilinearly() -> None:
+    image, labels = numbered(8, 8)
+    params = AugmentationParams(base_size=8, crop_size=16, scale=(2.0, 2.0), blur=0.0)
+    view, _ = training_view(image, labels, params, np.random.default_rng(0))
+    places = np.clip((np.arange(16) + 0.5) / 2 - 0.5, 0, 7)
+    np.testing.assert_allclose(view[:, 0, 1], 16 * places, atol=1)
 
 
 def test_small_images_are_padded_right_and_below() -> None:

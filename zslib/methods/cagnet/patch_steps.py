@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from zslib.artifacts.features import DENSE, DenseMaps
 from zslib.artifacts.maps import LabelMaps
-from zslib.artifacts.store import allocate, finish, map_array
+from zslib.artifacts.resumable import ResumableFile
+from zslib.artifacts.store import Room
 from zslib.benchmark import Split
 from zslib.methods.cagnet.batches import Windows, label_grids
 from zslib.methods.cagnet.networks import ContextualModule
@@ -223,19 +224,19 @@ def synthetic_loss(
 
 
 @torch.inference_mode()
-def write_scores(path: Path, classifier: PatchClassifier, maps: DenseMaps) -> None:
-    """Write the scores of gated maps as feature maps, for `classifier.reader()`.
+def write_scores(out: Path, classifier: PatchClassifier, maps: DenseMaps, *, scratch: Path) -> None:
+    """Publish the scores of gated maps as feature maps, for `classifier.reader()`.
 
-    A classifier of single pixels cannot see neighbours; so it is told the outcome. The file is
-    finished, but not published.
+    A classifier of single pixels cannot see neighbours; so it is told the outcome. A run that was
+    killed resumes from `scratch`.
     """
-    counts = maps.grids.astype(np.int64).prod(axis=1)
-    room = (int(counts.sum()), len(classifier.bias)), np.dtype(np.float16)
-    allocate(path, {"features": room, "grids": maps.grids})
-    rows, start = map_array(path, "features", mode="r+"), 0
-    for gated in maps:
-        scores = classifier.scores(gated.float()).flatten(0, 1).half()
-        rows[start : start + len(scores)] = scores.numpy()
-        start += len(scores)
-    del rows
-    finish(path, schema=DENSE, meta=maps.meta | {"ids": list(maps.ids)})
+    starts = np.cumsum([0, *maps.grids.astype(np.int64).prod(axis=1)])
+    room = (int(starts[-1]), len(classifier.bias)), np.dtype(np.float16)
+    arrays: dict[str, np.ndarray | Room] = {"features": room, "grids": maps.grids}
+    file = ResumableFile.begin(scratch / "scores.h5", arrays, items=len(maps))
+    for position in file.to_do:
+        scores = classifier.scores(maps[position].float())
+        start, stop = starts[position : position + 2]
+        file["features"][start:stop] = scores.flatten(0, 1).half().numpy()
+        file.note_done(position)
+    file.publish(out, schema=DENSE, meta=maps.meta | {"ids": list(maps.ids)})

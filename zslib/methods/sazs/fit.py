@@ -21,6 +21,7 @@ from zslib.backbones.trained import Backbone
 from zslib.classifier import PixelClassifier
 from zslib.datasets.folds import Pair
 from zslib.datasets.views import BatchOrder
+from zslib.errors import InputError
 from zslib.features import sample_ids
 from zslib.fine_tuning import LabelledImages, Run, choose_strength, learn, require_a_batch
 from zslib.held_out import draw_held_out
@@ -90,7 +91,7 @@ def fit(
     `listed` are the pairs to train on; without them, all that the labels show.
 
     Raises:
-        InputError: fewer images than a batch, no pairs, or too few seen classes to hide any.
+        InputError: fewer images or pairs than a batch, or too few seen classes to hide any.
     """
 
     def trained(some: LabelledImages, this: Run) -> Trained:
@@ -170,7 +171,11 @@ def groups_of(network: ShapeAware, head_lr_factor: float) -> list[dict[str, obje
 
 
 def _shown(items: Items, params: SazsTraining, run: Run) -> tuple[ItemViews, BatchOrder]:
-    """Return views of items, and the order that their batches come in."""
+    """Return views of items, and the order that their batches come in.
+
+    Raises:
+        InputError: an epoch has no batch: classes hidden for a choice may leave few items.
+    """
     views = ItemViews(
         items,
         params.augmentation,
@@ -178,9 +183,16 @@ def _shown(items: Items, params: SazsTraining, run: Run) -> tuple[ItemViews, Bat
         seed=run.seed,
         cache_images=run.compute.cache_images,
     )
+    order = BatchOrder(len(items), params.batch_size, seed=run.seed)
     if params.draw == "classes":
-        return views, ClassOrder(items, params.batch_size, seed=run.seed)
-    return views, BatchOrder(len(items), params.batch_size, seed=run.seed)
+        order = ClassOrder(items, params.batch_size, seed=run.seed)
+    if not order.steps_per_epoch:
+        raise InputError(
+            f"sazs.training.batch_size: {params.batch_size} is more than an epoch of split "
+            f"'{items.images.split.name}' draws from its {len(items)} pairs of image and class; "
+            "lower it"
+        )
+    return views, order
 
 
 @torch.no_grad()
