@@ -36,7 +36,7 @@ lint: .venv/.installed  ## check style, import contract and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	.venv/bin/lint-imports
-	$(PY) -m mypy zslib
+	$(PY) -m mypy zslib stages tools
 
 format: .venv/.installed  ## put the code into the house's format
 	$(PY) -m ruff check --fix .

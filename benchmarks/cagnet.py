@@ -23,7 +23,8 @@ from zslib.methods.cagnet.step1 import (
     contextual_pixels,
     joint_step,
 )
-from zslib.params import CagnetStep1, ModelParams
+from zslib.params.backbone import ModelParams
+from zslib.params.cagnet import CagnetStep1
 
 ROWS, MAPS, BACKBONE = "step 2 from the bank", "step 1 from maps", "backbone pass and step 1"
 EMBEDDING_DIMENSION, CLASSES = 600, 20

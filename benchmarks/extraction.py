@@ -18,7 +18,8 @@ from zslib.benchmark import Split
 from zslib.datasets.decode import read_image
 from zslib.datasets.views import size_with_short_side
 from zslib.features import Photographs, Plan, extract, plan_bank, plan_dense
-from zslib.params import ComputeParams, EncoderParams, FeatureParams, ModelParams
+from zslib.params.backbone import EncoderParams, FeatureParams, ModelParams
+from zslib.params.training import ComputeParams
 from zslib.training import Runtime, start_runtime
 
 BARE, BANK, DENSE = "bare forward", "pixel bank", "dense maps"

@@ -14,7 +14,9 @@ from zslib.artifacts.features import PixelBank
 from zslib.backbones.deeplab import DeepLabV3Plus
 from zslib.backbones.network import Normalise
 from zslib.methods.zs3net.generator import Generator, mmd_loss
-from zslib.params import DeepLabParams, GeneratorParams, OptimiserParams
+from zslib.params.backbone import DeepLabParams
+from zslib.params.training import OptimiserParams
+from zslib.params.zs3net import GeneratorParams
 from zslib.sampling import ClassRows
 from zslib.training import build_optimiser
 

@@ -17,7 +17,7 @@ from transformers import CLIPModel
 
 from benchmarks.material import world_params
 from benchmarks.measure import Result, time_side_by_side
-from zslib.params import CaptionTraining, RegionParams
+from zslib.params.vision_language import CaptionTraining, RegionParams
 from zslib.vision_language.captions import clip_config
 from zslib.vision_language.crops import boxes_of
 from zslib.vision_language.model import VisionLanguageModel, normalise

@@ -32,7 +32,8 @@ from zslib.methods.cagnet.networks import ContextualModule
 from zslib.methods.cagnet.players import Players
 from zslib.methods.zs3net.generator import fit_generator
 from zslib.methods.zs3net.graph import fit_graph_generator
-from zslib.params import ModelParams, Params
+from zslib.params import Params
+from zslib.params.backbone import ModelParams
 from zslib.training import SingleProcess
 
 CACHE, BACKBONE = "update from the cache", "update behind the backbone"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from zslib.backbones.trained import Backbone
     from zslib.fine_tuning import LabelledImages, Run
-    from zslib.params import ComputeParams
+    from zslib.params.training import ComputeParams
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,15 @@
 """Score classifiers of the same dense maps, each a row of the leaderboard."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from stages.command import EXISTING, PATH, Sections, stage
+
+if TYPE_CHECKING:
+    from zslib.benchmark import ProtocolName, Setting
+    from zslib.segmenters import Segmenter
 
 KINDS = click.Choice(["plain", "uncalibrated", "self-trained", "fused"])
 
@@ -29,7 +34,7 @@ def main(
     section: Sections,
     *,
     rows: tuple[tuple[str, str, Path], ...],
-    protocol: str,
+    protocol: "ProtocolName",
     maps: Path,
     train_maps: Path | None,
     eigenvectors: Path | None,
@@ -63,20 +68,22 @@ def main(
 
     known, validation = open_labels(seen_labels), DenseMaps.open(maps)
     split = Split.described(known.meta)
-    segmenters = {}
+    segmenters: dict[Entry, Segmenter] = {}
     for kind, method, trained in rows:
+        setting: Setting = "transductive" if kind == "self-trained" else "inductive"
         if kind == "fused":
+            assert eigenvectors
+            assert train_maps
             classifiers = Classifiers.load(trained, load_head)
             tuning, vectors = DenseMaps.open(train_maps).tuning, Eigenvectors.open(eigenvectors)
             rehearsals = [HeadSegmenter(draw, tuning) for draw in classifiers.held_out]
             tau, choice = choose_tau(rehearsals, known, vectors, taus)
             plain = HeadSegmenter(classifiers.final.for_split(split), validation)
-            segmenter = FusedSegmenter(plain, vectors, tau, choice)
+            segmenter: Segmenter = FusedSegmenter(plain, vectors, tau, choice)
         else:
             head = load_head(trained).for_split(split)
             head = head.uncalibrated() if kind == "uncalibrated" else head
             segmenter = HeadSegmenter(head, validation)
-        setting = "transductive" if kind == "self-trained" else "inductive"
         segmenters[Entry(split.name, method, protocol, seed=seed, setting=setting)] = segmenter
     score(segmenters, open_labels(labels), params, folder=out, scores=scores)
 

@@ -11,16 +11,23 @@ from stages.end_to_end import Inputs, end_to_end
 def main(section: Sections, *, inputs: Inputs, out: Path) -> None:
     """Train the published form; write network.safetensors and classifier.safetensors.
 
-    Reads params.yaml:joem.end_to_end, joem.objectives, joem.sigmas, selection, features, seed.
-    Example: python -m stages.joem --network artifacts/world/u4/backbone/network.safetensors ...
+    Reads params.yaml:joem.end_to_end, joem.objectives, joem.sigmas, selection,
+    features.tuning_images, features.short_side, features.batch_size, seed. Example:
+    python -m stages.joem --network artifacts/world/u4/backbone/network.safetensors ...
     --out artifacts/world/u4/joem/trained
     """
     params, objectives = section("joem.end_to_end"), section("joem.objectives")
     sigmas, selection = section("joem.sigmas"), section("selection")
-    features, seed = section("features"), section("seed")
-    sections = [params, objectives, sigmas, selection, features]
+    tuning = [
+        section("features.tuning_images"),
+        section("features.short_side"),
+        section("features.batch_size"),
+    ]
+    seed = section("seed")
+    sections = [params, objectives, sigmas, selection, tuning]
 
     from zslib.artifacts import publish
+    from zslib.fine_tuning import Tuning
     from zslib.methods.joem.end_to_end import fit
 
     with inputs.opened("joem", sections, seed=seed) as given:
@@ -32,7 +39,7 @@ def main(section: Sections, *, inputs: Inputs, out: Path) -> None:
             objectives,
             sigmas,
             selection=selection,
-            features=features,
+            tuning=Tuning(*tuning),
             run=given.run,
         )
         with publish(out) as temporary:

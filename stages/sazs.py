@@ -12,16 +12,23 @@ def main(section: Sections, *, inputs: Inputs, out: Path) -> None:
     """Align pixels with class vectors; write network, classifier, and maps for later choices.
 
     Reads params.yaml:sazs.model, sazs.objectives, sazs.training, sazs.input_size, sazs.gammas,
-    sazs.folds, selection, features, seed. Example: python -m stages.sazs
-    --network artifacts/world/u4/backbone/network.safetensors ... --out artifacts/world/u4/sazs/trained
+    sazs.folds, selection, features.tuning_images, features.short_side, features.batch_size, seed.
+    Example: python -m stages.sazs --network artifacts/world/u4/backbone/network.safetensors ...
+    --out artifacts/world/u4/sazs/trained
     """
     model, objectives = section("sazs.model"), section("sazs.objectives")
     training, input_size = section("sazs.training"), section("sazs.input_size")
     gammas, folds, selection = section("sazs.gammas"), section("sazs.folds"), section("selection")
-    features, seed = section("features"), section("seed")
-    sections = [model, objectives, training, input_size, gammas, folds, selection, features]
+    tuning = [
+        section("features.tuning_images"),
+        section("features.short_side"),
+        section("features.batch_size"),
+    ]
+    seed = section("seed")
+    sections = [model, objectives, training, input_size, gammas, folds, selection, tuning]
 
     from zslib.datasets.folds import read_pairs
+    from zslib.fine_tuning import Tuning
     from zslib.methods.sazs.fit import Recipe, fit
 
     with inputs.opened("sazs", sections, seed=seed) as given:
@@ -33,7 +40,7 @@ def main(section: Sections, *, inputs: Inputs, out: Path) -> None:
             Recipe(model, objectives, training, input_size),
             gammas,
             selection=selection,
-            features=features,
+            tuning=Tuning(*tuning),
             run=given.run,
         )
         learned.save(out)

@@ -13,13 +13,13 @@ from stages.command import EXISTING, Sections, parallel_stage, scratch
 def main(section: Sections, *, images: Path, network: Path, out: Path) -> None:
     """Cache maps of the margins of all classes.
 
-    Reads params.yaml:features, sazs.input_size. Example: python -m stages.sazs_maps
-    --images artifacts/world/index/images.json
+    Reads params.yaml:features.short_side, features.batch_size, sazs.input_size. Example:
+    python -m stages.sazs_maps --images artifacts/world/index/images.json
     --network artifacts/world/u4/sazs/trained/network.safetensors
     --out artifacts/world/u4/sazs/val_maps.h5
     """
-    params, input_size = section("features"), section("sazs.input_size")
-    compute = section("compute")
+    short_side, batch_size = section("features.short_side"), section("features.batch_size")
+    input_size, compute = section("sazs.input_size"), section("compute")
 
     from zslib.datasets.index import ImageIndex
     from zslib.methods.sazs.margins import cache_margins
@@ -28,14 +28,15 @@ def main(section: Sections, *, images: Path, network: Path, out: Path) -> None:
 
     index = ImageIndex.load(images)
     ids = index.ids("val")
-    with scratch(out, [images, network], [params, input_size]) as folder:
+    with scratch(out, [images, network], [short_side, batch_size, input_size]) as folder:
         cache_margins(
             Trained.load(network),
             ids,
             [index.file(image_id) for image_id in ids],
             [index.size(image_id) for image_id in ids],
             input_size=input_size,
-            params=params,
+            short_side=short_side,
+            batch_size=batch_size,
             out=out,
             runtime=start_runtime(compute),
             scratch=folder,

@@ -1,10 +1,15 @@
 """Score SimBaseline, or one half of it."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from stages.command import EXISTING, PATH, Sections, stage
+
+if TYPE_CHECKING:
+    from zslib.benchmark import ProtocolName, Setting
+    from zslib.methods.simbaseline.segmenters import By
 
 NAMED_BY = click.Choice(["both", "queries", "regions", "oracle"])
 PROTOCOL = click.Choice(["clean", "official"])
@@ -31,8 +36,8 @@ SETTING = click.Choice(["inductive", "transductive", "cross-dataset"])
 def main(
     section: Sections,
     *,
-    rows: tuple[tuple[str, str, str], ...],
-    setting: str,
+    rows: "tuple[tuple[By, str, ProtocolName], ...]",
+    setting: "Setting",
     proposals: Path,
     regions: Path | None,
     text: Path,

@@ -1,10 +1,15 @@
 """Score SimBaseline's per-pixel variants: the trained branch, CLIP's, and both."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from stages.command import EXISTING, PATH, Sections, stage
+
+if TYPE_CHECKING:
+    from zslib.benchmark import ProtocolName
+    from zslib.methods.simbaseline.fcn_segmenters import By
 
 DECIDED_BY = click.Choice(["pixels", "windows", "both"])
 PROTOCOL = click.Choice(["clean", "official"])
@@ -28,7 +33,7 @@ PROTOCOL = click.Choice(["clean", "official"])
 def main(
     section: Sections,
     *,
-    rows: tuple[tuple[str, str, str], ...],
+    rows: "tuple[tuple[By, str, ProtocolName], ...]",
     images: Path,
     network: Path,
     model: Path,

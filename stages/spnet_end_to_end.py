@@ -11,15 +11,21 @@ from stages.end_to_end import Inputs, end_to_end
 def main(section: Sections, *, inputs: Inputs, out: Path) -> None:
     """Train the published form; write network.safetensors and classifier.safetensors.
 
-    Reads params.yaml:spnet.end_to_end, spnet.gammas, selection, features, seed. Example:
-    python -m stages.spnet_end_to_end --network artifacts/world/u4/backbone/network.safetensors ...
-    --out artifacts/world/u4/spnet/e2e/trained
+    Reads params.yaml:spnet.end_to_end, spnet.gammas, selection, features.tuning_images,
+    features.short_side, features.batch_size, seed. Example: python -m stages.spnet_end_to_end
+    --network artifacts/world/u4/backbone/network.safetensors ... --out artifacts/world/u4/spnet/e2e/trained
     """
     params, gammas = section("spnet.end_to_end"), section("spnet.gammas")
-    selection, features, seed = section("selection"), section("features"), section("seed")
-    sections = [params, gammas, selection, features]
+    selection, seed = section("selection"), section("seed")
+    tuning = [
+        section("features.tuning_images"),
+        section("features.short_side"),
+        section("features.batch_size"),
+    ]
+    sections = [params, gammas, selection, tuning]
 
     from zslib.artifacts import publish
+    from zslib.fine_tuning import Tuning
     from zslib.methods.spnet.end_to_end import fit
 
     with inputs.opened("spnet end to end", sections, seed=seed) as given:
@@ -30,7 +36,7 @@ def main(section: Sections, *, inputs: Inputs, out: Path) -> None:
             params,
             gammas,
             selection=selection,
-            features=features,
+            tuning=Tuning(*tuning),
             run=given.run,
         )
         with publish(out) as temporary:

@@ -20,15 +20,8 @@ from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.datasets.decode import checksum
 from zslib.datasets.index import MaskEntry, MaskIndex
 from zslib.fine_tuning import LabelledImages, Run
-from zslib.params import (
-    AugmentationParams,
-    BackboneParams,
-    ComputeParams,
-    DeepLabParams,
-    DeepLabV2Params,
-    EncoderParams,
-    OptimiserParams,
-)
+from zslib.params.backbone import BackboneParams, DeepLabParams, DeepLabV2Params, EncoderParams
+from zslib.params.training import AugmentationParams, ComputeParams, OptimiserParams
 from zslib.training import Curves, SingleProcess
 
 CLASSES = tuple(f"{colour} {shape}" for shape in ("disc", "box", "bar") for colour in "rgb")

@@ -22,7 +22,8 @@ from zslib.datasets.indexing import DatasetIndex, build_index
 from zslib.datasets.labels import write_labels
 from zslib.datasets.layouts import Dataset, open_dataset
 from zslib.errors import InputError
-from zslib.params import DatasetParams, Params
+from zslib.params import Params
+from zslib.params.benchmark import DatasetParams
 
 # --- by content ----------------------------------------------------------------------------------
 

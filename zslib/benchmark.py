@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -12,6 +12,12 @@ IGNORE_INDEX = 255
 
 ALL_SEEN = "all"
 """The split of the supervised ceiling: nothing is unseen."""
+
+ProtocolName = Literal["clean", "official"]
+"""As the paper has it, without labels of unseen classes; or as the authors' code did it (DESIGN §4)."""
+
+Setting = Literal["inductive", "transductive", "cross-dataset"]
+"""Transductive: unlabelled images of unseen classes were seen; cross-dataset: none of this dataset."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from PIL import Image
 from zslib.artifacts.maps import PREDICTIONS, LabelMaps
 from zslib.artifacts.publish import publish
 from zslib.artifacts.store import allocate, finish, map_array, write_arrays
-from zslib.benchmark import IGNORE_INDEX, Split
+from zslib.benchmark import IGNORE_INDEX, ProtocolName, Setting, Split
 from zslib.errors import InputError
 from zslib.metrics import (
     CONFUSION,
@@ -30,7 +30,8 @@ from zslib.metrics import (
     scores,
     without_rows,
 )
-from zslib.params import BACKGROUND, EvaluateParams
+from zslib.params.benchmark import BACKGROUND
+from zslib.params.evaluation import EvaluateParams
 from zslib.segmenters import Segmenter
 
 OF_ALL_CLASSES = ("miou", "mean_accuracy", "pixel_accuracy", "fwiou")
@@ -43,9 +44,9 @@ class Entry:
 
     split: str
     method: str
-    protocol: Literal["clean", "official"]
+    protocol: ProtocolName
     seed: int
-    setting: Literal["inductive", "transductive", "cross-dataset"] = "inductive"
+    setting: Setting = "inductive"
 
     @property
     def name(self) -> str:

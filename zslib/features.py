@@ -28,7 +28,7 @@ from zslib.benchmark import IGNORE_INDEX
 from zslib.datasets.decode import ImageFile, read_image
 from zslib.datasets.views import size_with_short_side
 from zslib.grids import LABEL_RULES, feature_grid
-from zslib.params import FeatureParams
+from zslib.params.backbone import FeatureParams
 from zslib.training import Runtime, progress
 
 

@@ -25,7 +25,8 @@ from zslib.datasets.views import BatchOrder, TrainingViews, loader
 from zslib.errors import InputError
 from zslib.features import Photographs, extract, plan_dense, sample_ids
 from zslib.held_out import draw_held_out
-from zslib.params import AugmentationParams, ComputeParams, FeatureParams, SelectionParams
+from zslib.params.evaluation import SelectionParams
+from zslib.params.training import AugmentationParams, ComputeParams
 from zslib.selection import Choice, score_strengths
 from zslib.training import (
     BatchNorm,
@@ -182,6 +183,17 @@ def groups_without_norm(
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """The training images that judge a choice, as params.yaml:features has them."""
+
+    images: int
+    """So many are kept out of the training before it."""
+    short_side: int
+    """Of the view that maps are made of, in pixels."""
+    batch_size: int
+
+
+@dataclass(frozen=True)
 class Learned(Generic[Head]):
     """A network after training, and the classifier that reads maps made with it."""
 
@@ -197,7 +209,7 @@ def learn_and_choose(
     images: LabelledImages,
     candidates: Sequence[float],
     selection: SelectionParams,
-    features: FeatureParams,
+    tuning: Tuning,
     run: Run,
 ) -> tuple[Learned[Head], Choice]:
     """Train with all seen classes, after a first training has chosen the calibration's strength.
@@ -206,10 +218,10 @@ def learn_and_choose(
         InputError: there are too few seen classes to hide any.
     """
     hidden = draw_held_out(images.split, selection, seed=run.seed)[0]
-    tuning = sample_ids(images.ids, features.tuning_images, seed=run.seed)
+    kept_out = sample_ids(images.ids, tuning.images, seed=run.seed)
     first = run.for_choice()
-    trial = fit(images.hide(hidden, tuning), first)
-    maps = _maps_of_some(trial, images, tuning, features, first)
+    trial = fit(images.hide(hidden, kept_out), first)
+    maps = _maps_of_some(trial, images, kept_out, tuning, first)
     choice = choose_strength(trial.classifier, maps, images.labels, candidates)
     return fit(images, run), choice
 
@@ -226,7 +238,7 @@ def _maps_of_some(
     learned: Learned[Any],
     images: LabelledImages,
     ids: Sequence[str],
-    features: FeatureParams,
+    tuning: Tuning,
     run: Run,
 ) -> DenseMaps:
     """Extract maps of some images into the run's folder."""
@@ -234,7 +246,7 @@ def _maps_of_some(
     photographs = Photographs.of(
         [images.files[image_id] for image_id in ids],
         [(width, height) for height, width in shapes],
-        short_side=features.short_side,
+        short_side=tuning.short_side,
         stride=learned.backbone.params.feature_stride,
     )
     out = run.folder / "tuning.h5"
@@ -243,7 +255,7 @@ def _maps_of_some(
         photographs,
         {out: plan_dense(photographs, ids)},
         dimension=learned.dimension,
-        batch_size=features.batch_size,
+        batch_size=tuning.batch_size,
         runtime=run.runtime,
         scratch=run.folder / "tuning",
     )

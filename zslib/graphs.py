@@ -19,7 +19,7 @@ from zslib.artifacts.graphs import ImageGraphs
 from zslib.artifacts.maps import LabelMaps
 from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.grids import LABEL_RULES
-from zslib.params import Convolution, NodeFeatures
+from zslib.params.zs3net import Convolution, NodeFeatures
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import numpy as np
 
 from zslib.benchmark import Split
 from zslib.errors import InputError
-from zslib.params import BACKGROUND, SelectionParams
+from zslib.params.benchmark import BACKGROUND
+from zslib.params.evaluation import SelectionParams
 
 
 def draw_held_out(split: Split, params: SelectionParams, *, seed: int) -> list[Split]:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from zslib.params import OptimiserParams
+from zslib.params.training import OptimiserParams
 from zslib.training import Curves, Losses, SingleProcess, TrainState, build_optimiser, train
 
 Batch = TypeVar("Batch")

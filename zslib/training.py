@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from zslib.artifacts.publish import publish
 from zslib.errors import InputError
-from zslib.params import ComputeParams, OptimiserParams, SteppedOptimiserParams
+from zslib.params.training import ComputeParams, OptimiserParams, SteppedOptimiserParams
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from zslib.datasets.index import MaskIndex
 from zslib.datasets.labels import write_labels
 from zslib.datasets.layouts import open_dataset
 from zslib.errors import InputError
-from zslib.params import DatasetParams, Params, load_params
-from zslib.params.benchmark import UnseenImages
+from zslib.params import Params, load_params
+from zslib.params.benchmark import DatasetParams, UnseenImages
 
 PROJECT = Path(__file__).resolve().parents[2]
 CLASSES = ["sky", "grass", "horse", "zebra", "tram", "bus"]

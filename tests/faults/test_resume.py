@@ -16,7 +16,7 @@ from tests import tiny
 from zslib.backbones.trained import Backbone
 from zslib.datasets.views import BatchOrder
 from zslib.methods import supervised
-from zslib.params import OptimiserParams
+from zslib.params.training import OptimiserParams
 from zslib.training import Checkpoint, SingleProcess, TrainState, build_optimiser, train
 
 # --- fault 8: the same bytes in a fresh process --------------------------------------------------

@@ -18,13 +18,9 @@ from zslib.errors import InputError
 from zslib.losses import guarded_root, squared_mmd
 from zslib.methods.spnet import frozen
 from zslib.methods.zs3net.generator import fit_generators
-from zslib.params import (
-    AugmentationParams,
-    GeneratorParams,
-    LinearTraining,
-    OptimiserParams,
-    SelectionParams,
-)
+from zslib.params.evaluation import SelectionParams
+from zslib.params.training import AugmentationParams, LinearTraining, OptimiserParams
+from zslib.params.zs3net import GeneratorParams
 from zslib.training import Checkpoint, SingleProcess, TrainState, build_optimiser, train
 
 # --- fault 16 ------------------------------------------------------------------------------------

@@ -10,14 +10,10 @@ from zslib.features import Photographs, extract, plan_bank
 from zslib.methods.spnet import frozen
 from zslib.methods.zs3net import classifier as zs3net_classifier
 from zslib.methods.zs3net.generator import fit_generators, save_generators
-from zslib.params import (
-    ClassifierParams,
-    FeatureParams,
-    GeneratorParams,
-    LinearTraining,
-    OptimiserParams,
-    SelectionParams,
-)
+from zslib.params.backbone import FeatureParams
+from zslib.params.evaluation import SelectionParams
+from zslib.params.training import LinearTraining, OptimiserParams
+from zslib.params.zs3net import ClassifierParams, GeneratorParams
 from zslib.training import SingleProcess
 
 

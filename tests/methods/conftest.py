@@ -9,7 +9,7 @@ from tests.methods.tester import World
 from zslib.artifacts.features import DenseMaps, PixelBank
 from zslib.artifacts.maps import open_labels
 from zslib.classifier import PixelClassifier
-from zslib.params import SelectionParams
+from zslib.params.evaluation import SelectionParams
 
 
 @pytest.fixture(scope="session")

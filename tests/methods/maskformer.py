@@ -13,13 +13,13 @@ from zslib.datasets.index import ImageEntry, ImageIndex
 from zslib.methods.simbaseline.fcn import FCN, PixelEmbedder
 from zslib.methods.simbaseline.network import MaskFormer, Proposer
 from zslib.methods.simbaseline.pixel_level import PixelLevelNetwork
-from zslib.params import (
+from zslib.params.simbaseline import (
     MaskFormerParams,
-    OptimiserParams,
     ProposalAugmentation,
     ProposalEncoder,
     ProposalTraining,
 )
+from zslib.params.training import OptimiserParams
 
 SEEN = tiny.SPLIT.seen
 SMALL = MaskFormerParams(

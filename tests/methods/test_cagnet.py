@@ -31,15 +31,9 @@ from zslib.methods.cagnet.networks import ContextualModule, gate
 from zslib.methods.cagnet.objectives import word_table
 from zslib.methods.cagnet.players import Pixels, Players, losses_on_real, take_steps
 from zslib.methods.cagnet.step1 import Step1, contextual_pixels, joint_step
-from zslib.params import (
-    CagnetNetworks,
-    CagnetObjectives,
-    CagnetStep1,
-    CagnetStep2,
-    StepDecay,
-    SteppedOptimiserParams,
-    load_params,
-)
+from zslib.params import load_params
+from zslib.params.cagnet import CagnetNetworks, CagnetObjectives, CagnetStep1, CagnetStep2
+from zslib.params.training import StepDecay, SteppedOptimiserParams
 from zslib.training import Checkpoint, SingleProcess, build_optimiser, poly_lr, step_decay
 
 ADAM = SteppedOptimiserParams(name="adam", lr=4e-3)

@@ -29,15 +29,9 @@ from zslib.methods.cagnet.networks import ContextualModule, gate
 from zslib.methods.cagnet.objectives import word_table
 from zslib.methods.cagnet.players import Players, losses_on_real
 from zslib.methods.cagnet.step1 import Step1
-from zslib.params import (
-    CagnetEndToEnd,
-    CagnetNetworks,
-    CagnetObjectives,
-    CagnetStep1,
-    DeepLabParams,
-    DeepLabV2Params,
-    SteppedOptimiserParams,
-)
+from zslib.params.backbone import DeepLabParams, DeepLabV2Params
+from zslib.params.cagnet import CagnetEndToEnd, CagnetNetworks, CagnetObjectives, CagnetStep1
+from zslib.params.training import SteppedOptimiserParams
 from zslib.training import build_optimiser
 
 ADAM = SteppedOptimiserParams(name="adam", lr=0.01)

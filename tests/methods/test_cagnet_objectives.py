@@ -36,12 +36,8 @@ from zslib.methods.cagnet.objectives import (
 )
 from zslib.methods.cagnet.players import Pixels, Players, losses_on_real
 from zslib.metrics import class_iou, scores
-from zslib.params import (
-    CagnetNetworks,
-    CagnetObjectives,
-    CagnetPlayers,
-    SteppedOptimiserParams,
-)
+from zslib.params.cagnet import CagnetNetworks, CagnetObjectives, CagnetPlayers
+from zslib.params.training import SteppedOptimiserParams
 
 PUBLISHED = CagnetNetworks()
 

@@ -38,14 +38,14 @@ from zslib.methods.cagnet.patches import (
 )
 from zslib.methods.cagnet.players import Pixels, Players, losses_on_real
 from zslib.methods.cagnet.step1 import channel_statistics
-from zslib.params import (
+from zslib.params.cagnet import (
     CagnetNetworks,
     CagnetObjectives,
     CagnetPatches,
     CagnetPlayers,
     CagnetStep2,
-    SteppedOptimiserParams,
 )
+from zslib.params.training import SteppedOptimiserParams
 from zslib.training import Checkpoint, SingleProcess
 
 ADAM = SteppedOptimiserParams(name="adam", lr=4e-3)

@@ -16,13 +16,8 @@ from tests import tiny
 from zslib.artifacts.features import PixelBank
 from zslib.methods.cagnet.players import Players
 from zslib.methods.cagnet.step2 import fit_mixed
-from zslib.params import (
-    CagnetNetworks,
-    CagnetObjectives,
-    CagnetStep2,
-    StepDecay,
-    SteppedOptimiserParams,
-)
+from zslib.params.cagnet import CagnetNetworks, CagnetObjectives, CagnetStep2
+from zslib.params.training import StepDecay, SteppedOptimiserParams
 from zslib.training import SingleProcess
 
 Weights = Mapping[str, Tensor]

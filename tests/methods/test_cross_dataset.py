@@ -30,7 +30,7 @@ from zslib.artifacts.regions import Regions
 from zslib.benchmark import Split
 from zslib.embeddings.table import load_class_vectors
 from zslib.methods.simbaseline.network import MaskFormer, Proposer
-from zslib.params import MaskFormerParams, ProposalEncoder
+from zslib.params.simbaseline import MaskFormerParams, ProposalEncoder
 from zslib.report import aggregate, read_leaderboard
 from zslib.vision_language.model import VisionLanguageModel
 from zslib.vision_language.prompts import Prompts

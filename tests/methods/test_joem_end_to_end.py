@@ -27,7 +27,8 @@ from zslib.methods.joem import end_to_end
 from zslib.methods.joem.end_to_end import fine_tune, losses, set_mode
 from zslib.methods.joem.networks import SemanticEncoder
 from zslib.methods.joem.objectives import semantic_consistency
-from zslib.params import JoemEndToEnd, JoemObjectives, OptimiserParams
+from zslib.params.joem import JoemEndToEnd, JoemObjectives
+from zslib.params.training import OptimiserParams
 from zslib.prototypes import PrototypeClassifier
 from zslib.training import SingleProcess
 

@@ -24,7 +24,8 @@ from zslib.methods.joem.frozen import fit_closed_form, fit_with_head
 from zslib.methods.joem.head import draw_cells, fit_head, losses
 from zslib.methods.joem.networks import SemanticEncoder, VisualHead
 from zslib.methods.joem.objectives import mixing_weights, semantic_consistency
-from zslib.params import JoemClosedForm, JoemHead, JoemObjectives, OptimiserParams
+from zslib.params.joem import JoemClosedForm, JoemHead, JoemObjectives
+from zslib.params.training import OptimiserParams
 from zslib.prototypes import PrototypeClassifier
 from zslib.training import SingleProcess
 

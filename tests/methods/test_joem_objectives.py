@@ -21,7 +21,7 @@ from zslib.methods.joem.objectives import (
     sample_labels,
     semantic_consistency,
 )
-from zslib.params import JoemObjectives
+from zslib.params.joem import JoemObjectives
 from zslib.training import poly_lr
 
 HALF = JoemObjectives(ratio=0.5)

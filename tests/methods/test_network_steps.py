@@ -24,15 +24,10 @@ from zslib.methods import supervised
 from zslib.methods.joem import end_to_end as joem
 from zslib.methods.joem.networks import SemanticEncoder
 from zslib.methods.spnet import end_to_end as spnet
-from zslib.params import (
-    AugmentationParams,
-    DeepLabParams,
-    DeepLabV2Params,
-    JoemEndToEnd,
-    JoemObjectives,
-    OptimiserParams,
-    SpnetEndToEnd,
-)
+from zslib.params.backbone import DeepLabParams, DeepLabV2Params
+from zslib.params.joem import JoemEndToEnd, JoemObjectives
+from zslib.params.spnet import SpnetEndToEnd
+from zslib.params.training import AugmentationParams, OptimiserParams
 from zslib.training import SingleProcess
 
 AUGMENTATION = AugmentationParams(base_size=32, crop_size=30, scale=(0.9, 1.2), blur=0.0)

@@ -14,7 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from tests import tiny
 from tests.methods.tester import (
     AUGMENTATION,
-    FEATURES,
+    TUNING,
     CalibratedEndToEndTester,
     World,
     backbone,
@@ -33,14 +33,9 @@ from zslib.methods.sazs.items import ClassOrder, Items, ItemViews, class_vectors
 from zslib.methods.sazs.margins import of_margins, upsampled, view_of
 from zslib.methods.sazs.networks import Trained
 from zslib.methods.sazs.objectives import losses
-from zslib.params import (
-    AugmentationParams,
-    EncoderParams,
-    OptimiserParams,
-    SazsModel,
-    SazsObjectives,
-    SazsTraining,
-)
+from zslib.params.backbone import EncoderParams
+from zslib.params.sazs import SazsModel, SazsObjectives, SazsTraining
+from zslib.params.training import AugmentationParams, OptimiserParams
 from zslib.training import SingleProcess
 
 TRAINING = SazsTraining(
@@ -86,7 +81,7 @@ class TestSazs(CalibratedEndToEndTester):
             with_training(**changes),
             GAMMAS,
             selection=world.selection,
-            features=FEATURES,
+            tuning=TUNING,
             run=run,
         )
 
@@ -114,7 +109,7 @@ class TestSazs(CalibratedEndToEndTester):
         kept = DenseMaps.open(fitted.held_out_maps)
         hidden = draw_held_out(tiny.SPLIT, world.selection, seed=0)[0]
         assert Split.described(kept.meta) == hidden
-        assert len(kept) == FEATURES.tuning_images
+        assert len(kept) == TUNING.images
 
     def test_a_saved_network_gives_the_same_margins(
         self, fitted: Learned, world: World, tmp_path: Path
@@ -143,7 +138,7 @@ def test_maps_are_learned_chosen_by_and_classified_in_one_geometry(
 
     monkeypatch.setattr("zslib.methods.sazs.fit.losses", watched)
     images = tiny.labelled_images(tmp_path, world.images, world.image_labels)
-    recipe, options = replace(with_training(epochs=1), model=model), {"features": FEATURES}
+    recipe, options = replace(with_training(epochs=1), model=model), {"tuning": TUNING}
     options |= {"selection": world.selection, "run": tiny.run(tmp_path)}
     found = fit(backbone(), images, None, world.class_embeddings, recipe, GAMMAS, **options)
     maps = DenseMaps.open(found.held_out_maps)

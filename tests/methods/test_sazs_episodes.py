@@ -27,7 +27,7 @@ from zslib.methods.sazs.episodes import (
     evaluate_fold,
     fold_scores,
 )
-from zslib.params import SazsEpisodes
+from zslib.params.sazs import SazsEpisodes
 
 TRUTH = np.array([[0, 0, 1, 1, IGNORE_INDEX, IGNORE_INDEX]], np.uint8)
 PREDICTION = np.array([[0, 1, 1, 0, 1, 0]], bool)

@@ -31,7 +31,7 @@ from zslib.methods.sazs.objectives import (
     subsample,
 )
 from zslib.methods.sazs.shape import DistanceRegressor, shape_loss
-from zslib.params import SazsObjectives
+from zslib.params.sazs import SazsObjectives
 
 PASCAL = 20
 """Values with a channel."""

@@ -21,7 +21,8 @@ from zslib.methods.sazs import fit
 from zslib.methods.sazs.fit import Recipe, align
 from zslib.methods.sazs.items import Items, class_vectors
 from zslib.methods.sazs.networks import ShapeAware, Trained
-from zslib.params import OptimiserParams, SazsModel, SazsObjectives, SazsTraining
+from zslib.params.sazs import SazsModel, SazsObjectives, SazsTraining
+from zslib.params.training import OptimiserParams
 
 CLEAN = SazsObjectives(form="lseg", others="learned", edge_weight=0.5, attention_weight=3.0)
 RELEASED = SazsObjectives(

@@ -35,14 +35,9 @@ from zslib.grids import floor_nearest
 from zslib.heads import Classifiers
 from zslib.methods import supervised
 from zslib.metrics import scores
-from zslib.params import (
-    PseudoLabelParams,
-    SelfTrainingParams,
-    StepDecay,
-    SteppedOptimiserParams,
-    SteppedTraining,
-    load_params,
-)
+from zslib.params import load_params
+from zslib.params.self_training import PseudoLabelParams, SelfTrainingParams, SteppedTraining
+from zslib.params.training import StepDecay, SteppedOptimiserParams
 from zslib.selection import matrix_over
 from zslib.self_training.fit import Cells, fit, retrain
 from zslib.self_training.pseudo_labels import pseudo_labels

@@ -33,7 +33,7 @@ from zslib.methods.simbaseline.self_training import (
     best_unseen_as_released,
     label,
 )
-from zslib.params import FusionParams, ProposalPseudoLabels
+from zslib.params.simbaseline import FusionParams, ProposalPseudoLabels
 from zslib.segmenters import Segmenter
 
 # --- oracle checks 2 and 3, O15 --------------------------------------------------------------------

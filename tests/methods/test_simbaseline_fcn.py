@@ -25,7 +25,7 @@ from zslib.fine_tuning import LabelledImages
 from zslib.methods.simbaseline.fcn import PixelEmbedder, cross_entropy, fit
 from zslib.methods.simbaseline.learning import parameter_groups
 from zslib.methods.simbaseline.network import Proposer
-from zslib.params import PixelTraining
+from zslib.params.simbaseline import PixelTraining
 
 TEXT = tiny.EMBEDDINGS[list(SEEN)]
 LEARNING = PixelTraining.model_validate(

@@ -28,7 +28,8 @@ from zslib.embeddings.table import load_class_vectors, save_class_vectors
 from zslib.methods.simbaseline.extraction import TestImages, pad
 from zslib.methods.simbaseline.fcn import PixelEmbedder
 from zslib.methods.simbaseline.fcn_segmenters import by_pixels, by_windows, fused, segmenter
-from zslib.params import ViewParams, WindowParams, WindowScale, load_params
+from zslib.params import load_params
+from zslib.params.simbaseline import ViewParams, WindowParams, WindowScale
 from zslib.report.leaderboard import leaderboard_rows
 from zslib.segmenters import Segmenter
 from zslib.training import SingleProcess

@@ -27,13 +27,9 @@ from zslib.methods.simbaseline.criterion import VOID, WEIGHTS, Criterion, Matche
 from zslib.methods.simbaseline.learning import parameter_groups
 from zslib.methods.simbaseline.network import MaskFormer, Predictions
 from zslib.methods.simbaseline.pixel_level import starting_encoder
-from zslib.params import (
-    EncoderParams,
-    MaskFormerParams,
-    Params,
-    ProposalEncoder,
-    load_params,
-)
+from zslib.params import Params, load_params
+from zslib.params.backbone import EncoderParams
+from zslib.params.simbaseline import MaskFormerParams, ProposalEncoder
 from zslib.training import SingleProcess, build_optimiser, poly_lr
 
 # --- matching and losses ---------------------------------------------------------------------------

@@ -25,7 +25,8 @@ from zslib.methods.simbaseline.fcn import fit as fit_fcn
 from zslib.methods.simbaseline.fit import fit
 from zslib.methods.simbaseline.pixel_level import PixelLevelNetwork
 from zslib.methods.simbaseline.views import ProposalViews
-from zslib.params import OptimiserParams, PixelTraining, ProposalAugmentation, ProposalTraining
+from zslib.params.simbaseline import PixelTraining, ProposalAugmentation, ProposalTraining
+from zslib.params.training import OptimiserParams
 
 Weights = Mapping[str, Tensor]
 Layer = tuple[Tensor, Tensor]

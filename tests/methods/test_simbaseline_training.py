@@ -31,15 +31,15 @@ from zslib.methods.simbaseline.network import MaskFormer, Proposer
 from zslib.methods.simbaseline.segmenters import ProposalSegmenter, segmenter
 from zslib.methods.simbaseline.self_training import self_train
 from zslib.methods.simbaseline.views import jittered, resized, training_view
-from zslib.params import (
+from zslib.params.simbaseline import (
     FusionParams,
-    OptimiserParams,
     ProposalAugmentation,
     ProposalPseudoLabels,
     ProposalSelfTraining,
     ProposalTraining,
     ViewParams,
 )
+from zslib.params.training import OptimiserParams
 from zslib.training import SingleProcess
 
 # --- views -----------------------------------------------------------------------------------------

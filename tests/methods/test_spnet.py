@@ -10,7 +10,7 @@ from tests.methods.tester import World, ZeroShotMethodTester
 from zslib.classifier import PixelClassifier
 from zslib.heads import Classifiers
 from zslib.methods.spnet import frozen
-from zslib.params import LinearTraining, OptimiserParams
+from zslib.params.training import LinearTraining, OptimiserParams
 
 TRAINING = LinearTraining(
     optimiser=OptimiserParams(name="adam", lr=0.02), steps=150, batch_size=128

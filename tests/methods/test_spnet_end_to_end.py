@@ -27,7 +27,8 @@ from zslib.fine_tuning import LabelledImages, Run
 from zslib.grids import corner_nearest, feature_grid, floor_nearest
 from zslib.methods.spnet import end_to_end
 from zslib.methods.spnet.end_to_end import at_scales, maximum_of, of_scores, sum_of_means
-from zslib.params import OptimiserParams, SpnetEndToEnd
+from zslib.params.spnet import SpnetEndToEnd
+from zslib.params.training import OptimiserParams
 from zslib.training import SingleProcess
 
 PARAMS = SpnetEndToEnd(

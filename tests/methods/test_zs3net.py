@@ -21,13 +21,8 @@ from zslib.methods.zs3net.generator import (
     load_generators,
     save_generators,
 )
-from zslib.params import (
-    ClassifierParams,
-    GeneratorParams,
-    GmmnParams,
-    LinearTraining,
-    OptimiserParams,
-)
+from zslib.params.training import LinearTraining, OptimiserParams
+from zslib.params.zs3net import ClassifierParams, GeneratorParams, GmmnParams
 
 GENERATOR = GeneratorParams(hidden=128, noise_dimension=4, dropout=0.0, rows=32, lr=7e-3, steps=180)
 CLASSIFIER = ClassifierParams(

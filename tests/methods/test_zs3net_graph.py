@@ -30,7 +30,7 @@ from zslib.methods.zs3net.graph import (
     graph_branches,
 )
 from zslib.methods.zs3net.official_graph import OfficialGraphBranch
-from zslib.params import GmmnParams, GraphBranchParams
+from zslib.params.zs3net import GmmnParams, GraphBranchParams
 from zslib.training import SingleProcess
 
 BRANCH = GraphBranchParams(graphs=8, swapped_share=0.5, weight=0.1)

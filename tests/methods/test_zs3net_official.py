@@ -18,13 +18,9 @@ from zslib.methods.zs3net import official, official_graph
 from zslib.methods.zs3net.generator import Generator, mmd_loss
 from zslib.methods.zs3net.graph import GraphGenerator
 from zslib.methods.zs3net.official_graph import OfficialGraphBranch
-from zslib.params import (
-    AugmentationParams,
-    EncoderParams,
-    GmmnParams,
-    OfficialParams,
-    OptimiserParams,
-)
+from zslib.params.backbone import EncoderParams
+from zslib.params.training import AugmentationParams, OptimiserParams
+from zslib.params.zs3net import GmmnParams, OfficialParams
 from zslib.training import Checkpoint, SingleProcess
 
 ENCODER = EncoderParams(name="test_resnet")

@@ -19,17 +19,13 @@ from zslib.artifacts.features import DenseMaps, PixelBank
 from zslib.artifacts.maps import LabelMaps
 from zslib.backbones.trained import Backbone, build_network
 from zslib.errors import InputError
-from zslib.fine_tuning import LabelledImages, Run
+from zslib.fine_tuning import LabelledImages, Run, Tuning
 from zslib.heads import Head, load_head
 from zslib.held_out import draw_held_out
 from zslib.metrics import confusion_matrix, scores
-from zslib.params import (
-    AugmentationParams,
-    DeepLabParams,
-    DeepLabV2Params,
-    FeatureParams,
-    SelectionParams,
-)
+from zslib.params.backbone import DeepLabParams, DeepLabV2Params
+from zslib.params.evaluation import SelectionParams
+from zslib.params.training import AugmentationParams
 
 
 @dataclass(frozen=True)
@@ -142,7 +138,7 @@ class ZeroShotMethodTester(BaseMethodTester):
 
 
 AUGMENTATION = AugmentationParams(base_size=32, crop_size=32, scale=(1.0, 1.0), blur=0.0)
-FEATURES = FeatureParams(short_side=32, tuning_images=2, batch_size=4)
+TUNING = Tuning(images=2, short_side=32, batch_size=4)
 """For end-to-end forms on the world's images."""
 
 
@@ -180,7 +176,7 @@ def fit_calibrated(
         world.class_embeddings,
         *recipe,
         selection=world.selection,
-        features=FEATURES,
+        tuning=TUNING,
         run=run,
     )
 

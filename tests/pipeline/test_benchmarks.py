@@ -21,7 +21,9 @@ from zslib.benchmark import Split
 from zslib.datasets.context import CONTEXT_33, CONTEXT_CLASSES
 from zslib.errors import InputError
 from zslib.methods.simbaseline.criterion import targets
-from zslib.params import BenchmarkParams, FeatureParams, Params, load_params
+from zslib.params import Params, load_params
+from zslib.params.backbone import FeatureParams
+from zslib.params.benchmark import BenchmarkParams
 
 BENCHMARKS = sorted(path.stem for path in (PROJECT / "conf" / "benchmark").glob("*.yaml"))
 TARGETS = {"ade20k": 150, "cityscapes": 19, "context59": 59}

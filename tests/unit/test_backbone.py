@@ -18,7 +18,8 @@ from zslib.errors import InputError
 from zslib.grids import feature_grid
 from zslib.methods.supervised import own_classifier
 from zslib.methods.zs3net.generator import Generator
-from zslib.params import DeepLabParams, DeepLabV2Params, EncoderParams, GmmnParams, ModelParams
+from zslib.params.backbone import DeepLabParams, DeepLabV2Params, EncoderParams, ModelParams
+from zslib.params.zs3net import GmmnParams
 from zslib.training import SingleProcess
 
 

@@ -30,15 +30,9 @@ from zslib.cli import main
 from zslib.embeddings.table import ClassVectors, load_class_vectors, save_class_vectors
 from zslib.errors import InputError
 from zslib.methods.zs3net.generator import Generator, load_generators
-from zslib.params import (
-    DeepLabParams,
-    EncoderParams,
-    GeneratorParams,
-    GmmnParams,
-    ModelParams,
-    Params,
-    load_params,
-)
+from zslib.params import Params, load_params
+from zslib.params.backbone import DeepLabParams, EncoderParams, ModelParams
+from zslib.params.zs3net import GeneratorParams, GmmnParams
 from zslib.prototypes import PrototypeClassifier
 from zslib.training import SingleProcess
 

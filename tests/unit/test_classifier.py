@@ -15,7 +15,7 @@ from zslib.classifier import PixelClassifier, best_classes
 from zslib.losses import weighted_cross_entropy
 from zslib.methods.spnet.frozen import Projection
 from zslib.metrics import scores
-from zslib.params import OptimiserParams
+from zslib.params.training import OptimiserParams
 from zslib.selection import calibration_matrices, matrix_over
 from zslib.training import build_optimiser
 

@@ -16,7 +16,7 @@ from zslib.datasets.index import ImageIndex, MaskIndex
 from zslib.datasets.indexing import DatasetIndex, build_index
 from zslib.datasets.layouts import open_dataset
 from zslib.errors import ArtifactError, ImageError, InputError
-from zslib.params import DatasetParams
+from zslib.params.benchmark import DatasetParams
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "voc12-mini"
 HEIGHT, WIDTH = 12, 16

@@ -20,7 +20,8 @@ from zslib.artifacts.eigenvectors import Eigenvectors, scaled_to_one
 from zslib.artifacts.features import DenseMaps
 from zslib.backbones.vit_keys import KeyExtractor
 from zslib.errors import ArtifactError, ImageError, InputError
-from zslib.params import EigenvectorParams, EncoderParams
+from zslib.params.backbone import EncoderParams
+from zslib.params.eigenvectors import EigenvectorParams
 from zslib.spectral.extraction import extract, solved_in_batches
 from zslib.spectral.laplacian import image_spectrum
 from zslib.spectral.nodes import KeyNodes, MapNodes, Nodes, choose_source, index_folder

@@ -32,7 +32,7 @@ from zslib.evaluation import (
 )
 from zslib.heads import Head
 from zslib.metrics import CONFUSION, confusion_matrix, marginals
-from zslib.params import EvaluateParams
+from zslib.params.evaluation import EvaluateParams
 from zslib.prototypes import PrototypeClassifier
 from zslib.segmenters import HeadSegmenter
 

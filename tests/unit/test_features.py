@@ -28,7 +28,7 @@ from zslib.features import (
     sample_unlabelled,
 )
 from zslib.grids import corner_nearest, feature_grid, floor_nearest
-from zslib.params import FeatureParams
+from zslib.params.backbone import FeatureParams
 from zslib.sampling import ClassRows, NaturalRows
 from zslib.training import SingleProcess
 

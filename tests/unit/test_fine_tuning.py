@@ -18,10 +18,9 @@ from zslib.fine_tuning import (
     learn,
     require_a_batch,
 )
-from zslib.params import (
+from zslib.params.backbone import DeepLabParams, DeepLabV2Params
+from zslib.params.training import (
     AugmentationParams,
-    DeepLabParams,
-    DeepLabV2Params,
     OptimiserParams,
     StepDecay,
     SteppedOptimiserParams,

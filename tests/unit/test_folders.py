@@ -19,8 +19,7 @@ from zslib.datasets.indexing import build_index
 from zslib.datasets.labels import write_labels
 from zslib.datasets.layouts import open_dataset
 from zslib.errors import InputError
-from zslib.params import DatasetParams
-from zslib.params.benchmark import Layout
+from zslib.params.benchmark import DatasetParams, Layout
 
 HEIGHT, WIDTH = 4, 6
 CLASSES: dict[Layout, int] = {"cocostuff": 182, "ade20k": 151, "cityscapes": 19}

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from tools.compose_params import compose
 from zslib.datasets.folds import Pair, coco_pairs, cycled, drawn, pascal_pairs, read_pairs
 from zslib.errors import InputError
-from zslib.params import BenchmarkParams, SazsFolds, load_params
+from zslib.params import load_params
+from zslib.params.benchmark import BenchmarkParams
+from zslib.params.sazs import SazsFolds
 
 RECORDS = ["2007_000033__01", "2007_000061__04", "2007_000061__15"]
 

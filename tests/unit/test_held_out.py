@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from zslib.benchmark import Split
 from zslib.errors import InputError
 from zslib.held_out import draw_held_out
-from zslib.params import SelectionParams
+from zslib.params.evaluation import SelectionParams
 
 CLASSES = ("background", "a", "b", "c", "d", "e")
 SPLIT = Split.from_ids("s", CLASSES, [3], [])

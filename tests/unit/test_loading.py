@@ -24,7 +24,8 @@ from zslib.datasets.views import BatchOrder, TrainingViews, loader, read_view
 from zslib.errors import ArtifactError
 from zslib.features import Photographs, extract, plan_dense
 from zslib.methods.sazs.items import Items, ItemViews
-from zslib.params import AugmentationParams, PromptTraining
+from zslib.params.training import AugmentationParams
+from zslib.params.vision_language import PromptTraining
 from zslib.training import SingleProcess
 from zslib.vision_language.captions import CaptionBatches
 from zslib.vision_language.pools import RegionViews

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tests import tiny
 from zslib.errors import InputError
 from zslib.minimising import minimise
-from zslib.params import OptimiserParams
+from zslib.params.training import OptimiserParams
 
 SGD = OptimiserParams(name="sgd", lr=0.1, momentum=0.0, power=0.0)
 

@@ -47,18 +47,12 @@ from zslib.methods.simbaseline.fcn import FCN, PixelEmbedder
 from zslib.methods.simbaseline.network import MaskFormer, Proposer
 from zslib.methods.simbaseline.pixel_level import starting_encoder
 from zslib.metrics import CONFUSION
-from zslib.params import (
-    CagnetNetworks,
-    EigenvectorParams,
-    EncoderParams,
-    FeatureParams,
-    Params,
-    SazsModel,
-    ViewParams,
-    WindowParams,
-    WindowScale,
-    load_params,
-)
+from zslib.params import Params, load_params
+from zslib.params.backbone import EncoderParams, FeatureParams
+from zslib.params.cagnet import CagnetNetworks
+from zslib.params.eigenvectors import EigenvectorParams
+from zslib.params.sazs import SazsModel
+from zslib.params.simbaseline import ViewParams, WindowParams, WindowScale
 from zslib.plan import (
     Forecast,
     Pace,

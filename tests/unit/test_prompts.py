@@ -12,7 +12,7 @@ from tests.unit.tiny_clip import tiny_clip
 from zslib.artifacts.maps import open_labels
 from zslib.datasets.views import BatchOrder
 from zslib.errors import ArtifactError, InputError
-from zslib.params import PromptTraining
+from zslib.params.vision_language import PromptTraining
 from zslib.training import Checkpoint, SingleProcess
 from zslib.vision_language.model import VisionLanguageModel, normalise
 from zslib.vision_language.pools import (

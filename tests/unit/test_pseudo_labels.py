@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from zslib.artifacts.maps import open_pseudo_labels, write_pseudo_labels
 from zslib.benchmark import IGNORE_INDEX
 from zslib.errors import ArtifactError
-from zslib.params import PseudoLabelParams
+from zslib.params.self_training import PseudoLabelParams
 from zslib.self_training.pseudo_labels import (
     confidence_map,
     confident_share,

@@ -15,7 +15,7 @@ from tests.unit.tiny_clip import tiny_clip
 from zslib.artifacts.proposals import Proposals, ProposalWriter
 from zslib.artifacts.regions import Regions
 from zslib.errors import ArtifactError
-from zslib.params import RegionParams
+from zslib.params.vision_language import RegionParams
 from zslib.training import SingleProcess
 from zslib.vision_language.crops import boxes_of, crop_and_resize, expand
 from zslib.vision_language.model import MEAN, VisionLanguageModel, normalise

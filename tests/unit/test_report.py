@@ -34,7 +34,8 @@ from zslib.datasets.index import ImageEntry, ImageIndex
 from zslib.embeddings.table import ClassVectors, save_class_vectors
 from zslib.errors import ArtifactError, InputError
 from zslib.metrics import CONFUSION, confusion_matrix, harmonic_mean, marginals, scores
-from zslib.params import BenchmarkParams, EncoderParams
+from zslib.params.backbone import EncoderParams
+from zslib.params.benchmark import BenchmarkParams
 from zslib.report import aggregate, leaderboard_rows, read_leaderboard
 from zslib.report.build import Inputs, build
 from zslib.report.calibration import Plane

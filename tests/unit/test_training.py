@@ -21,7 +21,7 @@ from zslib.backbones.trained import build_network
 from zslib.errors import InputError
 from zslib.fine_tuning import groups_without_norm
 from zslib.methods import supervised
-from zslib.params import ComputeParams, OptimiserParams
+from zslib.params.training import ComputeParams, OptimiserParams
 from zslib.training import (
     BatchNorm,
     Checkpoint,

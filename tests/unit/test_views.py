@@ -17,7 +17,7 @@ from zslib.datasets.views import (
     training_view,
 )
 from zslib.errors import InputError
-from zslib.params import AugmentationParams
+from zslib.params.training import AugmentationParams
 
 PLAIN = AugmentationParams(base_size=16, crop_size=16, scale=(1.0, 1.0), blur=0.0)
 

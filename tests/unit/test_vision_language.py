@@ -16,7 +16,7 @@ from transformers import CLIPTokenizer
 from tests import tiny
 from tests.unit.tiny_clip import TEXTS, TRAINING, tiny_clip
 from zslib.errors import ArtifactError, InputError
-from zslib.params import VisionLanguageParams
+from zslib.params.vision_language import VisionLanguageParams
 from zslib.training import Checkpoint, SingleProcess
 from zslib.vision_language.captions import (
     CaptionBatches,

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tests.unit.tiny_clip import tiny_clip
-from zslib.params import WindowParams, WindowScale
+from zslib.params.simbaseline import WindowParams, WindowScale
 from zslib.vision_language.model import VisionLanguageModel, normalise
 from zslib.vision_language.windows import averaged, corners, embed_windows, starts, stride_of
 

@@ -3,7 +3,8 @@
 import torch
 from transformers import CLIPModel
 
-from zslib.params import CaptionTraining, OptimiserParams
+from zslib.params.training import OptimiserParams
+from zslib.params.vision_language import CaptionTraining
 from zslib.vision_language.captions import clip_config
 from zslib.vision_language.model import VisionLanguageModel
 from zslib.vision_language.tokenizer import train_tokenizer

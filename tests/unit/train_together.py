@@ -16,7 +16,7 @@ from zslib.artifacts.weights import save_tensors
 from zslib.backbones.trained import Backbone
 from zslib.features import Photographs, extract, plan_dense
 from zslib.methods import supervised
-from zslib.params import ComputeParams
+from zslib.params.training import ComputeParams
 from zslib.training import Checkpoint, Runtime, start_runtime
 
 CLASSES = [0, 1, 2, 3]

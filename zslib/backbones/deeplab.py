@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from zslib.backbones.encoder import build_encoder, dilate
 from zslib.backbones.network import SegmentationNetwork, resize
 from zslib.errors import InputError
-from zslib.params import DeepLabParams
+from zslib.params.backbone import DeepLabParams
 
 
 class DeepLabV3Plus(SegmentationNetwork):

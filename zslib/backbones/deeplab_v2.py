@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zslib.backbones.encoder import build_encoder, dilate
 from zslib.backbones.network import SegmentationNetwork
 from zslib.errors import InputError
-from zslib.params import DeepLabV2Params
+from zslib.params.backbone import DeepLabV2Params
 
 
 class DeepLabV2(SegmentationNetwork):

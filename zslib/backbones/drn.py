@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zslib.backbones.encoder import load_encoder_weights
-from zslib.params import EncoderParams
+from zslib.params.backbone import EncoderParams
 
 WIDTH = 512
 """Channels of the last levels."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zslib.errors import InputError
-from zslib.params import EncoderParams
+from zslib.params.backbone import EncoderParams
 
 
 def build_encoder(params: EncoderParams, *, output_stride: int, pretrained: bool) -> nn.Module:

@@ -15,7 +15,7 @@ from zslib.backbones.deeplab import DeepLabV3Plus
 from zslib.backbones.deeplab_v2 import DeepLabV2
 from zslib.backbones.network import Normalise, SegmentationNetwork
 from zslib.benchmark import Split
-from zslib.params import DeepLabV2Params, ModelParams
+from zslib.params.backbone import DeepLabV2Params, ModelParams
 from zslib.training import Runtime
 
 BACKBONE = Schema("backbone/1", "backbone")

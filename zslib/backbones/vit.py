@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from zslib.backbones.encoder import load_encoder_weights
 from zslib.errors import InputError
-from zslib.params import EncoderParams
+from zslib.params.backbone import EncoderParams
 
 BLOCKS = 12
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zslib.backbones.network import Normalise
 from zslib.errors import InputError
-from zslib.params import EncoderParams
+from zslib.params.backbone import EncoderParams
 
 _KEY = "eigenvectors.encoder"
 

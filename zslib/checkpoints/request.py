@@ -11,7 +11,8 @@ from zslib.benchmark import Split
 from zslib.checkpoints.files import ReleasedFile, read_checkpoint
 from zslib.embeddings.table import load_class_vectors
 from zslib.errors import InputError
-from zslib.params import ModelParams, Params
+from zslib.params import Params
+from zslib.params.backbone import ModelParams
 
 
 @dataclass(frozen=True)

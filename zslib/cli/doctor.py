@@ -9,8 +9,8 @@ import click
 
 from zslib.cli.command import PARAMS, command, conclude
 from zslib.errors import InputError
-from zslib.params import DatasetParams, load_params
-from zslib.params.benchmark import Layout, Role, VocLists
+from zslib.params import load_params
+from zslib.params.benchmark import DatasetParams, Layout, Role, VocLists
 
 if TYPE_CHECKING:
     from zslib.datasets.doctor import RoleSummary

@@ -18,7 +18,7 @@ from zslib.datasets.decode import checksum, decode_image, decode_label_map, read
 from zslib.datasets.layouts import Dataset, open_dataset
 from zslib.datasets.lists import ROLES, Role, read_ids
 from zslib.errors import InputError
-from zslib.params import DatasetParams
+from zslib.params.benchmark import DatasetParams
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""

@@ -18,7 +18,7 @@ import numpy as np
 from zslib.datasets.decode import read_bytes
 from zslib.datasets.lists import Role, read_lines
 from zslib.errors import InputError
-from zslib.params import SazsFolds
+from zslib.params.sazs import SazsFolds
 
 FOLDS = 4
 EPISODE_SEED = 0

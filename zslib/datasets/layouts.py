@@ -14,7 +14,7 @@ from zslib.datasets.context import CONTEXT_33, PascalContext
 from zslib.datasets.folders import ade20k, cityscapes, coco_stuff
 from zslib.datasets.lists import Role
 from zslib.datasets.voc import Voc12
-from zslib.params import DatasetParams
+from zslib.params.benchmark import DatasetParams
 
 
 @runtime_checkable  # the type checks made under pytest ask for it

@@ -16,7 +16,7 @@ from zslib.benchmark import IGNORE_INDEX
 from zslib.datasets.decode import ImageFile, read_image
 from zslib.datasets.memory import free_memory
 from zslib.errors import InputError
-from zslib.params import AugmentationParams
+from zslib.params.training import AugmentationParams
 
 _IMAGES_PER_LOOK = 32
 """Looking how much memory is left takes some 0.2 ms, a part of what decoding a small image takes."""

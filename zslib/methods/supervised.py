@@ -20,7 +20,8 @@ from zslib.datasets.views import BatchOrder, TrainingViews, loader
 from zslib.errors import InputError
 from zslib.grids import corner_indices
 from zslib.losses import weighted_cross_entropy
-from zslib.params import BackboneParams, ComputeParams
+from zslib.params.backbone import BackboneParams
+from zslib.params.training import ComputeParams
 from zslib.training import (
     BatchNorm,
     Checkpoint,

@@ -15,194 +15,27 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from zslib.errors import InputError
-from zslib.params.backbone import (
-    BackboneParams,
-    DeepLabParams,
-    DeepLabV2Params,
-    EncoderParams,
-    FeatureParams,
-    ModelParams,
-    SupervisedParams,
-)
+from zslib.params.backbone import BackboneParams, FeatureParams, SupervisedParams
 from zslib.params.benchmark import (
     BACKGROUND,
     BenchmarkParams,
-    CorpusTraining,
     DatasetParams,
     VectorRecipe,
-    VectorSourceParams,
     VectorsParams,
     WorldParams,
 )
-from zslib.params.cagnet import (
-    CagnetEndToEnd,
-    CagnetNetworks,
-    CagnetObjectives,
-    CagnetParams,
-    CagnetPatches,
-    CagnetPlayers,
-    CagnetRecipe,
-    CagnetStep1,
-    CagnetStep2,
-)
+from zslib.params.cagnet import CagnetParams
 from zslib.params.eigenvectors import EigenFusionParams, EigenvectorParams
 from zslib.params.evaluation import EvaluateParams, ReportParams, SelectionParams
-from zslib.params.joem import (
-    JoemClosedForm,
-    JoemEndToEnd,
-    JoemHead,
-    JoemMixing,
-    JoemObjectives,
-    JoemParams,
-)
-from zslib.params.sazs import (
-    SazsEpisodes,
-    SazsFolds,
-    SazsModel,
-    SazsObjectives,
-    SazsParams,
-    SazsTraining,
-)
+from zslib.params.joem import JoemParams
+from zslib.params.sazs import SazsParams
 from zslib.params.section import Section
-from zslib.params.self_training import (
-    Pool,
-    PseudoLabelParams,
-    SelfTrainingParams,
-    SteppedTraining,
-)
-from zslib.params.simbaseline import (
-    FusionParams,
-    MaskFormerParams,
-    PerPixelParams,
-    PixelTraining,
-    ProposalAugmentation,
-    ProposalEncoder,
-    ProposalParams,
-    ProposalPseudoLabels,
-    ProposalSelfTraining,
-    ProposalTraining,
-    SimbaselineParams,
-    ViewParams,
-    WindowParams,
-    WindowScale,
-)
-from zslib.params.spnet import SpnetEndToEnd, SpnetParams
-from zslib.params.training import (
-    AugmentationParams,
-    ComputeParams,
-    FineTuning,
-    LinearTraining,
-    OptimiserParams,
-    StepDecay,
-    SteppedOptimiserParams,
-)
-from zslib.params.vision_language import (
-    CaptionTraining,
-    PromptTraining,
-    RegionParams,
-    TemplateSet,
-    VisionLanguageParams,
-)
-from zslib.params.zs3net import (
-    ClassifierParams,
-    Convolution,
-    GeneratorParams,
-    GmmnParams,
-    GraphBranchParams,
-    GraphParams,
-    NodeFeatures,
-    OfficialParams,
-    Zs3netParams,
-)
-
-__all__ = [
-    "BACKGROUND",
-    "AugmentationParams",
-    "BackboneParams",
-    "BenchmarkParams",
-    "CagnetEndToEnd",
-    "CagnetNetworks",
-    "CagnetObjectives",
-    "CagnetParams",
-    "CagnetPatches",
-    "CagnetPlayers",
-    "CagnetRecipe",
-    "CagnetStep1",
-    "CagnetStep2",
-    "CaptionTraining",
-    "ClassifierParams",
-    "ComputeParams",
-    "Convolution",
-    "CorpusTraining",
-    "DatasetParams",
-    "DeepLabParams",
-    "DeepLabV2Params",
-    "EigenFusionParams",
-    "EigenvectorParams",
-    "EncoderParams",
-    "EvaluateParams",
-    "FeatureParams",
-    "FineTuning",
-    "FusionParams",
-    "GeneratorParams",
-    "GmmnParams",
-    "GraphBranchParams",
-    "GraphParams",
-    "JoemClosedForm",
-    "JoemEndToEnd",
-    "JoemHead",
-    "JoemMixing",
-    "JoemObjectives",
-    "JoemParams",
-    "LinearTraining",
-    "MaskFormerParams",
-    "ModelParams",
-    "NodeFeatures",
-    "OfficialParams",
-    "OptimiserParams",
-    "Params",
-    "PerPixelParams",
-    "PixelTraining",
-    "Pool",
-    "PromptTraining",
-    "ProposalAugmentation",
-    "ProposalEncoder",
-    "ProposalParams",
-    "ProposalPseudoLabels",
-    "ProposalSelfTraining",
-    "ProposalTraining",
-    "PseudoLabelParams",
-    "RegionParams",
-    "ReportParams",
-    "SazsEpisodes",
-    "SazsFolds",
-    "SazsModel",
-    "SazsObjectives",
-    "SazsParams",
-    "SazsTraining",
-    "Section",
-    "SelectionParams",
-    "SelfTrainingParams",
-    "SimbaselineParams",
-    "SpnetEndToEnd",
-    "SpnetParams",
-    "StepDecay",
-    "SteppedOptimiserParams",
-    "SteppedTraining",
-    "SupervisedParams",
-    "TemplateSet",
-    "VectorRecipe",
-    "VectorSourceParams",
-    "VectorsParams",
-    "ViewParams",
-    "VisionLanguageParams",
-    "WindowParams",
-    "WindowScale",
-    "WorldParams",
-    "Zs3netParams",
-    "load_params",
-    "select",
-]
+from zslib.params.self_training import SelfTrainingParams
+from zslib.params.simbaseline import SimbaselineParams
+from zslib.params.spnet import SpnetParams
+from zslib.params.training import ComputeParams
+from zslib.params.vision_language import VisionLanguageParams
+from zslib.params.zs3net import Zs3netParams
 
 
 class Params(Section):

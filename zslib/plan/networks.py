@@ -17,7 +17,9 @@ from zslib.methods.sazs.networks import Projected, ShapeAware
 from zslib.methods.simbaseline.fcn import FCN, cross_entropy
 from zslib.methods.simbaseline.network import MaskFormer
 from zslib.methods.simbaseline.pixel_level import starting_encoder
-from zslib.params import OptimiserParams, Params, ProposalEncoder
+from zslib.params import Params
+from zslib.params.simbaseline import ProposalEncoder
+from zslib.params.training import OptimiserParams
 from zslib.plan.clip import shared_dimension
 
 WORDS = 300

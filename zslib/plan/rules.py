@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from zslib.params import BACKGROUND, select
+from zslib.params import select
+from zslib.params.benchmark import BACKGROUND
 from zslib.plan import simbaseline, sizes
 from zslib.plan.facts import Cost, Facts, Rule
 from zslib.plan.graph import Stage

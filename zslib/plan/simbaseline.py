@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from zslib.params import PixelTraining
+from zslib.params.simbaseline import PixelTraining
 from zslib.plan import sizes
 from zslib.plan.clip import bytes_of_clip, picture_side, shared_dimension
 from zslib.plan.facts import Cost, Facts, Rule

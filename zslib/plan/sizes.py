@@ -11,7 +11,9 @@ from zslib.datasets.views import size_with_short_side
 from zslib.grids import feature_grid
 from zslib.methods.simbaseline.extraction import padded
 from zslib.methods.simbaseline.views import resized
-from zslib.params import EncoderParams, SazsModel, ViewParams
+from zslib.params.backbone import EncoderParams
+from zslib.params.sazs import SazsModel
+from zslib.params.simbaseline import ViewParams
 
 HALF, SINGLE, LONG = 2, 4, 8
 """Bytes of a float16, of a float32 or int32, of a float64 or int64."""

@@ -12,7 +12,7 @@ from zslib.embeddings.corpus import train_word_vectors
 from zslib.embeddings.table import ClassVectors, class_embeddings, load_class_vectors
 from zslib.embeddings.words import class_table, open_word_vectors
 from zslib.errors import InputError
-from zslib.params import VectorRecipe, VectorSourceParams
+from zslib.params.benchmark import VectorRecipe, VectorSourceParams
 from zslib.predict.artifacts import Artifact
 from zslib.predict.request import Request
 

@@ -10,7 +10,7 @@ from zslib.benchmark import Split
 from zslib.datasets.index import ImageIndex
 from zslib.embeddings.table import load_class_vectors
 from zslib.errors import InputError
-from zslib.params import BenchmarkParams
+from zslib.params.benchmark import BenchmarkParams
 from zslib.report.calibration import calibration_of, read_curves
 from zslib.report.eigenvectors import load_eigenvectors
 from zslib.report.leaderboard import read_scores, row_of, to_csv

@@ -12,10 +12,11 @@ import re
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from zslib.benchmark import ProtocolName, Setting
 from zslib.errors import InputError
 from zslib.published import MEMORY_NOTE, is_marked, triple
 
@@ -94,8 +95,8 @@ class Scores(BaseModel):
 
     split: str
     method: str
-    protocol: Literal["clean", "official"]
-    setting: Literal["inductive", "transductive", "cross-dataset"]
+    protocol: ProtocolName
+    setting: Setting
     seed: int
     miou_seen: float | None = Field(ge=0, le=1)
     miou_unseen: float | None = Field(ge=0, le=1)

@@ -8,7 +8,7 @@ everything. So every row of the leaderboard says what it began from.
 from dataclasses import dataclass
 from pathlib import Path
 
-from zslib.params import EncoderParams
+from zslib.params.backbone import EncoderParams
 
 NOTHING = "none"
 

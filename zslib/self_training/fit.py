@@ -24,7 +24,8 @@ from zslib.classifier import PixelClassifier
 from zslib.errors import InputError
 from zslib.heads import Classifiers
 from zslib.minimising import minimise
-from zslib.params import LinearTraining, PseudoLabelParams, SelfTrainingParams
+from zslib.params.self_training import PseudoLabelParams, SelfTrainingParams
+from zslib.params.training import LinearTraining
 from zslib.selection import Choice, hiou_of, matrix_over, tuning_pairs
 from zslib.self_training.pseudo_labels import confidence_map, pseudo_labels
 from zslib.self_training.tasks import Images, LabelMap, Material

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zslib.benchmark import IGNORE_INDEX
 from zslib.classifier import best_classes
-from zslib.params import Pool, PseudoLabelParams
+from zslib.params.self_training import Pool, PseudoLabelParams
 
 
 def pseudo_labels(

@@ -16,7 +16,7 @@ import torch
 from zslib.artifacts.eigenvectors import EIGENVECTORS, scaled_to_one, starts_of
 from zslib.artifacts.resumable import ResumableFile
 from zslib.artifacts.store import Room
-from zslib.params import EigenvectorParams
+from zslib.params.eigenvectors import EigenvectorParams
 from zslib.spectral.block_krylov import batched_affinity, batched_spectra
 from zslib.spectral.laplacian import Spectrum, image_spectrum
 from zslib.spectral.nodes import Nodes, NodeSource

@@ -17,7 +17,7 @@ from zslib.backbones.vit_keys import KeyExtractor
 from zslib.datasets.decode import checksum, decode_image, read_bytes
 from zslib.datasets.index import ImageEntry, ImageIndex
 from zslib.errors import InputError
-from zslib.params import EigenvectorParams
+from zslib.params.eigenvectors import EigenvectorParams
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -34,8 +34,9 @@ class Nodes:
 class NodeSource(Protocol):
     """Images by position, with the grids of their nodes."""
 
-    aligned: Literal["corners", "cells"]
-    """Whether the outer nodes lie on the outer pixels, or every node in the middle of its patch."""
+    @property
+    def aligned(self) -> Literal["corners", "cells"]:
+        """Whether the outer nodes lie on the outer pixels, or every node in the middle of its patch."""
 
     @property
     def ids(self) -> Sequence[str]: ...
@@ -119,7 +120,7 @@ class KeyNodes:
 
 def choose_source(
     params: EigenvectorParams, index: ImageIndex, maps: Sequence[DenseMaps], device: torch.device
-) -> MapNodes | KeyNodes:
+) -> NodeSource:
     """Return the nodes that `eigenvectors` asks for, of the images that have dense maps.
 
     Without any maps they are all images of the index.

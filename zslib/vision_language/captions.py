@@ -26,7 +26,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from zslib.datasets.decode import ImageFile, read_image
 from zslib.datasets.views import BatchOrder
 from zslib.errors import InputError
-from zslib.params import CaptionTraining
+from zslib.params.vision_language import CaptionTraining
 from zslib.training import (
     Checkpoint,
     Curves,

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from zslib.artifacts.maps import LabelMaps
 from zslib.datasets.decode import ImageFile, read_image
-from zslib.params import PromptTraining
+from zslib.params.vision_language import PromptTraining
 from zslib.vision_language.model import MEAN, normalise
 
 Size = tuple[int, int]

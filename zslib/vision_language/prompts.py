@@ -21,7 +21,8 @@ from zslib.datasets.decode import ImageFile
 from zslib.datasets.views import BatchOrder, loader
 from zslib.embeddings.table import ClassVectors
 from zslib.errors import ArtifactError, InputError
-from zslib.params import ComputeParams, PromptTraining
+from zslib.params.training import ComputeParams
+from zslib.params.vision_language import PromptTraining
 from zslib.training import Checkpoint, Curves, Losses, Runtime, TrainState, train
 from zslib.vision_language.model import VisionLanguageModel
 from zslib.vision_language.pools import RegionViews

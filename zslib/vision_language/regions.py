@@ -15,7 +15,7 @@ from zslib.artifacts.proposals import Proposals
 from zslib.artifacts.regions import RegionWriter
 from zslib.datasets.decode import ImageFile
 from zslib.datasets.views import read_view
-from zslib.params import RegionParams
+from zslib.params.vision_language import RegionParams
 from zslib.training import Runtime, progress
 from zslib.vision_language.crops import boxes_of, crop_and_resize, expand
 from zslib.vision_language.model import VisionLanguageModel, normalise

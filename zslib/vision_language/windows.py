@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from zslib.params import WindowParams
+from zslib.params.simbaseline import WindowParams
 from zslib.vision_language.model import VisionLanguageModel, normalise
 
 OVERLAP = Fraction(2, 3)

@@ -11,7 +11,9 @@ from zslib.artifacts.features import DenseMaps
 from zslib.backbones.trained import Backbone
 from zslib.methods.sazs.margins import cache_margins, upsampled
 from zslib.methods.sazs.networks import Trained
-from zslib.params import EncoderParams, SazsModel, load_params
+from zslib.params import load_params
+from zslib.params.backbone import EncoderParams
+from zslib.params.sazs import SazsModel
 
 GAMMA = 0.2
 """Of the project's classifier."""
@@ -39,7 +41,8 @@ def margins_of_photograph(network: Trained, folder: Path) -> DenseMaps:
         [Path("photo.png")],
         [(SIZE[1], SIZE[0])],
         input_size=params.sazs.input_size,
-        params=params.features,
+        short_side=params.features.short_side,
+        batch_size=params.features.batch_size,
         out=out,
         runtime=CPU,
         scratch=folder / "scratch",

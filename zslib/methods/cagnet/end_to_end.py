@@ -30,7 +30,7 @@ from zslib.methods.cagnet.networks import ContextualModule, gate, sample_latent
 from zslib.methods.cagnet.objectives import kl_divergence, word_table
 from zslib.methods.cagnet.players import Pixels, Players, View
 from zslib.methods.cagnet.step1 import Step1, channel_statistics, joint_step
-from zslib.params import CagnetEndToEnd, CagnetStep1
+from zslib.params.cagnet import CagnetEndToEnd, CagnetStep1
 from zslib.training import Losses, TrainState, build_optimiser
 
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from zslib.params import CagnetNetworks
+from zslib.params.cagnet import CagnetNetworks
 
 DILATIONS = (1, 2, 5)
 

@@ -34,7 +34,7 @@ from zslib.methods.cagnet.patches import (
     PatchSource,
 )
 from zslib.methods.cagnet.players import RealLosses, checkpoint_of, losses_on_real, take_steps
-from zslib.params import CagnetObjectives, CagnetPatches, CagnetPlayers
+from zslib.params.cagnet import CagnetObjectives, CagnetPatches, CagnetPlayers
 from zslib.selection import Choice, hiou_of, matrix_over, tuning_pairs
 from zslib.training import Checkpoint, Curves, Losses, Runtime, TrainState, train
 

@@ -32,7 +32,7 @@ from zslib.methods.cagnet.networks import (
 )
 from zslib.methods.cagnet.objectives import synthetic_prior
 from zslib.methods.cagnet.players import Pixels, Players, View
-from zslib.params import CagnetNetworks
+from zslib.params.cagnet import CagnetNetworks
 
 CELLS, CENTRE = 9, 4
 """Of a patch, in raster order."""

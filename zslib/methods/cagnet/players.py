@@ -17,7 +17,7 @@ from zslib.benchmark import Split
 from zslib.classifier import PixelClassifier
 from zslib.methods.cagnet.networks import DiscriminatorClassifier, FeatureGenerator
 from zslib.methods.cagnet.objectives import adversarial_loss, reconstruction_loss
-from zslib.params import CagnetNetworks, CagnetObjectives, CagnetPlayers
+from zslib.params.cagnet import CagnetNetworks, CagnetObjectives, CagnetPlayers
 from zslib.training import Checkpoint, build_optimiser
 
 

@@ -28,7 +28,7 @@ from zslib.methods.cagnet.batches import RowSampler, Windows, WindowSampler, lab
 from zslib.methods.cagnet.networks import ContextualModule, gate, sample_latent
 from zslib.methods.cagnet.objectives import kl_divergence, word_table
 from zslib.methods.cagnet.players import Pixels, Players, losses_on_real, take_steps
-from zslib.params import CagnetNetworks, CagnetStep1
+from zslib.params.cagnet import CagnetNetworks, CagnetStep1
 from zslib.training import (
     Checkpoint,
     Curves,

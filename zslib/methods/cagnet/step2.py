@@ -25,7 +25,7 @@ from zslib.methods.cagnet.batches import RowSampler
 from zslib.methods.cagnet.objectives import synthetic_prior, word_table
 from zslib.methods.cagnet.players import Players, checkpoint_of, losses_on_real, take_steps
 from zslib.methods.cagnet.step1 import cached_pixels, fit_players
-from zslib.params import CagnetObjectives, CagnetStep1, CagnetStep2
+from zslib.params.cagnet import CagnetObjectives, CagnetStep1, CagnetStep2
 from zslib.selection import Choice, hiou_of, matrix_over, tuning_pairs
 from zslib.training import Checkpoint, Curves, Losses, Runtime, TrainState, train
 

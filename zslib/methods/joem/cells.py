@@ -12,7 +12,7 @@ from zslib.artifacts.maps import LabelMaps
 from zslib.benchmark import Split
 from zslib.errors import InputError
 from zslib.methods.joem.objectives import mixing_weights, sample_labels
-from zslib.params import JoemObjectives
+from zslib.params.joem import JoemObjectives
 
 
 @dataclass(frozen=True)

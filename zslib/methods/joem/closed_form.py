@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from zslib.methods.joem.cells import Cells
 from zslib.methods.joem.networks import with_void
 from zslib.methods.joem.objectives import pairwise_distances, semantic_consistency
-from zslib.params import JoemObjectives
+from zslib.params.joem import JoemObjectives
 
 
 @dataclass(frozen=True)

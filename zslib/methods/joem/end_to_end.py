@@ -21,6 +21,7 @@ from zslib.fine_tuning import (
     LabelledImages,
     Learned,
     Run,
+    Tuning,
     augmented,
     learn,
     learn_and_choose,
@@ -35,14 +36,9 @@ from zslib.methods.joem.objectives import (
     mixing_weights,
     semantic_consistency,
 )
-from zslib.params import (
-    DeepLabV2Params,
-    FeatureParams,
-    JoemEndToEnd,
-    JoemObjectives,
-    ModelParams,
-    SelectionParams,
-)
+from zslib.params.backbone import DeepLabV2Params, ModelParams
+from zslib.params.evaluation import SelectionParams
+from zslib.params.joem import JoemEndToEnd, JoemObjectives
 from zslib.prototypes import PrototypeClassifier
 from zslib.training import Losses, TrainState, build_optimiser
 
@@ -56,7 +52,7 @@ def fit(
     sigmas: Sequence[float],
     *,
     selection: SelectionParams,
-    features: FeatureParams,
+    tuning: Tuning,
     run: Run,
 ) -> tuple[Backbone, PrototypeClassifier]:
     """Train both encoders, after a first training has chosen sigma on held-out seen classes.
@@ -76,7 +72,7 @@ def fit(
         classifier = PrototypeClassifier(some.split, prototypes, hidden=_relu(backbone.params))
         return Learned(learning, maps_of, dimension, classifier)
 
-    learned, choice = learn_and_choose(fitted, images, sigmas, selection, features, run)
+    learned, choice = learn_and_choose(fitted, images, sigmas, selection, tuning, run)
     details = {"sigma": choice.describe(images.split.classes)}
     return learned.backbone, replace(learned.classifier, sigma=choice.chosen, meta=details)
 

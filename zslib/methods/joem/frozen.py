@@ -21,7 +21,8 @@ from zslib.methods.joem.cells import Inputs, labelled_cells
 from zslib.methods.joem.closed_form import Moments, solve
 from zslib.methods.joem.head import fit_head
 from zslib.methods.joem.objectives import consistency_classes
-from zslib.params import JoemClosedForm, JoemHead, JoemObjectives, SelectionParams
+from zslib.params.evaluation import SelectionParams
+from zslib.params.joem import JoemClosedForm, JoemHead, JoemObjectives
 from zslib.prototypes import PrototypeClassifier
 from zslib.selection import Choice, score_strengths
 from zslib.training import Curves, Runtime

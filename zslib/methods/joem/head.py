@@ -18,7 +18,7 @@ from zslib.methods.joem.objectives import (
     descend,
     semantic_consistency,
 )
-from zslib.params import JoemHead, JoemObjectives
+from zslib.params.joem import JoemHead, JoemObjectives
 from zslib.prototypes import PrototypeClassifier
 from zslib.training import Curves, Losses, Runtime, TrainState, build_optimiser, train
 

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from zslib.benchmark import IGNORE_INDEX, Split
-from zslib.params import BACKGROUND, JoemMixing, JoemObjectives
+from zslib.params.benchmark import BACKGROUND
+from zslib.params.joem import JoemMixing, JoemObjectives
 
 
 def sample_labels(

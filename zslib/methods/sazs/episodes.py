@@ -21,7 +21,7 @@ from zslib.datasets.folds import Pair, cycled, drawn
 from zslib.errors import InputError
 from zslib.methods.sazs.binary import ROWS, Counts, Fusion, Material, VoidRule, count
 from zslib.methods.sazs.items import named_classes
-from zslib.params import SazsEpisodes
+from zslib.params.sazs import SazsEpisodes
 from zslib.training import progress
 
 log = logging.getLogger(__name__)

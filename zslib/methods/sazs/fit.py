@@ -23,7 +23,7 @@ from zslib.datasets.folds import Pair
 from zslib.datasets.views import BatchOrder
 from zslib.errors import InputError
 from zslib.features import sample_ids
-from zslib.fine_tuning import LabelledImages, Run, choose_strength, learn, require_a_batch
+from zslib.fine_tuning import LabelledImages, Run, Tuning, choose_strength, learn, require_a_batch
 from zslib.held_out import draw_held_out
 from zslib.methods.sazs.items import (
     ClassOrder,
@@ -36,14 +36,9 @@ from zslib.methods.sazs.margins import cache_margins, of_margins
 from zslib.methods.sazs.networks import ShapeAware, Trained
 from zslib.methods.sazs.objectives import losses
 from zslib.methods.sazs.shape import DistanceRegressor
-from zslib.params import (
-    BACKGROUND,
-    FeatureParams,
-    SazsModel,
-    SazsObjectives,
-    SazsTraining,
-    SelectionParams,
-)
+from zslib.params.benchmark import BACKGROUND
+from zslib.params.evaluation import SelectionParams
+from zslib.params.sazs import SazsModel, SazsObjectives, SazsTraining
 from zslib.training import Losses, TrainState, build_optimiser
 
 
@@ -83,7 +78,7 @@ def fit(
     gammas: Sequence[float],
     *,
     selection: SelectionParams,
-    features: FeatureParams,
+    tuning: Tuning,
     run: Run,
 ) -> Learned:
     """Train a network, after a first training has chosen gamma on held-out seen classes.
@@ -103,10 +98,10 @@ def fit(
         return network
 
     hidden = draw_held_out(images.split, selection, seed=run.seed)[0]
-    tuning = sample_ids(images.ids, features.tuning_images, seed=run.seed)
+    kept_out = sample_ids(images.ids, tuning.images, seed=run.seed)
     first = run.for_choice()
-    trial = trained(images.hide(hidden, tuning), first)
-    maps = _cached(trial, images, tuning, recipe, features, first)
+    trial = trained(images.hide(hidden, kept_out), first)
+    maps = _cached(trial, images, kept_out, recipe, tuning, first)
     rehearsal = of_margins(hidden, corners=trial.corners)
     choice = choose_strength(rehearsal, DenseMaps.open(maps), images.labels, gammas)
     details = {"gamma": choice.describe(images.split.classes)}
@@ -208,7 +203,7 @@ def _cached(
     images: LabelledImages,
     ids: Sequence[str],
     recipe: Recipe,
-    features: FeatureParams,
+    tuning: Tuning,
     run: Run,
 ) -> Path:
     """Cache maps of some images in the run's folder, and return the file."""
@@ -219,7 +214,8 @@ def _cached(
         [images.files[image_id] for image_id in ids],
         [(width, height) for height, width in shapes],
         input_size=recipe.input_size,
-        params=features,
+        short_side=tuning.short_side,
+        batch_size=tuning.batch_size,
         out=out,
         runtime=run.runtime,
         scratch=run.folder / "tuning",

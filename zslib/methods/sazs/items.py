@@ -14,7 +14,8 @@ from zslib.datasets.folds import Pair
 from zslib.datasets.views import BatchOrder, TrainingViews, training_view
 from zslib.errors import InputError
 from zslib.fine_tuning import LabelledImages
-from zslib.params import BACKGROUND, AugmentationParams
+from zslib.params.benchmark import BACKGROUND
+from zslib.params.training import AugmentationParams
 
 TURN = 10
 """Degrees."""

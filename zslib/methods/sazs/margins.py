@@ -20,7 +20,6 @@ from zslib.datasets.decode import ImageFile
 from zslib.datasets.views import size_with_short_side
 from zslib.features import Photographs, extract, plan_dense
 from zslib.methods.sazs.networks import Trained
-from zslib.params import FeatureParams
 from zslib.training import Runtime
 
 
@@ -31,13 +30,14 @@ def cache_margins(
     sizes: Sequence[tuple[int, int]],
     *,
     input_size: int | str,
-    params: FeatureParams,
+    short_side: int,
+    batch_size: int,
     out: Path,
     runtime: Runtime,
     scratch: Path,
 ) -> None:
     """Publish the maps of images of these (width, height), with the split; see `extract`."""
-    views = [view_of(size, input_size, params.short_side) for size in sizes]
+    views = [view_of(size, input_size, short_side) for size in sizes]
     photographs = Photographs(paths, views, [trained.grid(view) for view in views])
     meta = {**trained.split.describe(), "corners": trained.corners}
     extract(
@@ -45,7 +45,7 @@ def cache_margins(
         photographs,
         {out: plan_dense(photographs, ids, meta=meta)},
         dimension=len(trained.split.classes),
-        batch_size=params.batch_size,
+        batch_size=batch_size,
         runtime=runtime,
         scratch=scratch,
     )

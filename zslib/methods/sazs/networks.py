@@ -20,7 +20,8 @@ from zslib.backbones.vit import ReadoutViT
 from zslib.benchmark import Split
 from zslib.grids import feature_grid
 from zslib.methods.sazs.objectives import Form, comparable, directions
-from zslib.params import EncoderParams, ModelParams, SazsModel
+from zslib.params.backbone import EncoderParams, ModelParams
+from zslib.params.sazs import SazsModel
 from zslib.precision import without_autocast
 from zslib.training import Runtime
 

@@ -17,7 +17,7 @@ from zslib.benchmark import IGNORE_INDEX
 from zslib.grids import corner_indices
 from zslib.losses import weighted_cross_entropy
 from zslib.methods.sazs.shape import shape_loss
-from zslib.params import SazsObjectives
+from zslib.params.sazs import SazsObjectives
 
 Form = Literal["sazs", "lseg"]
 

@@ -18,7 +18,7 @@ from zslib.datasets.views import read_view
 from zslib.errors import InputError
 from zslib.methods.simbaseline.network import Proposer
 from zslib.methods.simbaseline.views import resized
-from zslib.params import ViewParams
+from zslib.params.simbaseline import ViewParams
 from zslib.training import Runtime, progress
 
 MULTIPLE = 32

@@ -27,7 +27,7 @@ from zslib.methods.simbaseline.pixel_level import (
     maskformer_config,
     starting_encoder,
 )
-from zslib.params import MaskFormerParams, PixelTraining, ProposalEncoder
+from zslib.params.simbaseline import MaskFormerParams, PixelTraining, ProposalEncoder
 from zslib.training import Losses, mean_over_processes
 
 

@@ -22,7 +22,7 @@ from zslib.methods.simbaseline.extraction import TestImages, pad
 from zslib.methods.simbaseline.fcn import PixelEmbedder
 from zslib.methods.simbaseline.fusion import fuse, map_logits
 from zslib.methods.simbaseline.segmenters import ByClassScores, scored_classes
-from zslib.params import WindowParams
+from zslib.params.simbaseline import WindowParams
 from zslib.training import Runtime
 from zslib.vision_language.model import VisionLanguageModel
 from zslib.vision_language.windows import averaged, embed_windows

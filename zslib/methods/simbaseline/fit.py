@@ -16,7 +16,7 @@ from zslib.methods.simbaseline.criterion import Criterion, Labels, Masks, target
 from zslib.methods.simbaseline.learning import learn_from_labels
 from zslib.methods.simbaseline.network import MaskFormer, Predictions, Proposer
 from zslib.methods.simbaseline.pixel_level import starting_encoder
-from zslib.params import ProposalParams, ProposalTraining
+from zslib.params.simbaseline import ProposalParams, ProposalTraining
 from zslib.training import Losses
 
 

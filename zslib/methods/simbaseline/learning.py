@@ -15,7 +15,7 @@ from zslib.errors import InputError
 from zslib.fine_tuning import Run, learn
 from zslib.methods.simbaseline.pixel_level import PixelLevelNetwork, Trained
 from zslib.methods.simbaseline.views import ProposalViews
-from zslib.params import PixelTraining
+from zslib.params.simbaseline import PixelTraining
 from zslib.training import Losses, Runtime, TrainState, build_optimiser
 
 LossesOf = Callable[[Any, UInt8[Tensor, "b h w"]], Losses]

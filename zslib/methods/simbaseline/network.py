@@ -21,7 +21,7 @@ from zslib.methods.simbaseline.pixel_level import (
     initialise_convolutions,
     maskformer_config,
 )
-from zslib.params import MaskFormerParams, ProposalEncoder
+from zslib.params.simbaseline import MaskFormerParams, ProposalEncoder
 from zslib.precision import without_autocast
 
 MASKFORMER = Schema("maskformer/1", "network or self_training (simbaseline)")

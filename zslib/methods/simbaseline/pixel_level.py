@@ -14,7 +14,7 @@ import numpy as np
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
-from timm.utils.model import freeze_batch_norm_2d
+from timm.layers import freeze_batch_norm_2d
 from torch import Tensor, nn
 from torch.nn import init
 from transformers import DetrConfig, MaskFormerConfig, TimmBackboneConfig
@@ -26,7 +26,8 @@ from zslib.backbones.encoder import build_encoder, dilate
 from zslib.backbones.trained import Backbone
 from zslib.benchmark import Split
 from zslib.errors import InputError
-from zslib.params import DeepLabParams, MaskFormerParams, ProposalEncoder
+from zslib.params.backbone import DeepLabParams
+from zslib.params.simbaseline import MaskFormerParams, ProposalEncoder
 
 STAGES = (-4, -3, -2, -1)
 """Of the encoder: what it gives at a quarter of the image's resolution, and the three after it.

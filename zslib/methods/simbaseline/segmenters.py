@@ -26,7 +26,7 @@ from zslib.methods.simbaseline.fusion import (
     region_probabilities,
     semantic_map,
 )
-from zslib.params import FusionParams
+from zslib.params.simbaseline import FusionParams
 from zslib.segmenters import unseen_only
 
 Kind = TypeVar("Kind", bound="ByClassScores")

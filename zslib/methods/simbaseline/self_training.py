@@ -34,7 +34,7 @@ from zslib.methods.simbaseline.extraction import TestImages, extract
 from zslib.methods.simbaseline.fit import fit
 from zslib.methods.simbaseline.network import Proposer
 from zslib.methods.simbaseline.segmenters import ProposalSegmenter, text_rows
-from zslib.params import ProposalPseudoLabels, ProposalSelfTraining
+from zslib.params.simbaseline import ProposalPseudoLabels, ProposalSelfTraining
 from zslib.training import progress
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ from torch import Tensor
 from zslib.benchmark import IGNORE_INDEX
 from zslib.datasets.decode import ImageFile
 from zslib.datasets.views import TrainingViews
-from zslib.params import AugmentationParams, ProposalAugmentation
+from zslib.params.simbaseline import ProposalAugmentation
+from zslib.params.training import AugmentationParams
 
 PADDING = 128
 """Of training images; label maps are padded with void."""

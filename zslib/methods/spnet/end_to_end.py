@@ -28,6 +28,7 @@ from zslib.fine_tuning import (
     LabelledImages,
     Learned,
     Run,
+    Tuning,
     augmented,
     groups_without_norm,
     learn,
@@ -37,7 +38,8 @@ from zslib.fine_tuning import (
 from zslib.grids import LABEL_RULES
 from zslib.losses import weighted_cross_entropy
 from zslib.methods.spnet.frozen import Projection, positions
-from zslib.params import FeatureParams, SelectionParams, SpnetEndToEnd
+from zslib.params.evaluation import SelectionParams
+from zslib.params.spnet import SpnetEndToEnd
 from zslib.training import Losses, Runtime, TrainState, build_optimiser
 
 
@@ -49,7 +51,7 @@ def fit(
     gammas: Sequence[float],
     *,
     selection: SelectionParams,
-    features: FeatureParams,
+    tuning: Tuning,
     run: Run,
 ) -> tuple[Backbone, PixelClassifier]:
     """Train the network, after a first training has chosen gamma on held-out seen classes.
@@ -67,7 +69,7 @@ def fit(
         maps_of = maximum_of(learning, params.scales, this.runtime)
         return Learned(learning, maps_of, len(class_embeddings), of_scores(some.split))
 
-    learned, choice = learn_and_choose(fitted, images, gammas, selection, features, run)
+    learned, choice = learn_and_choose(fitted, images, gammas, selection, tuning, run)
     details = {"gamma": choice.describe(images.split.classes)}
     return learned.backbone, replace(learned.classifier, gamma=choice.chosen, meta=details)
 

@@ -26,7 +26,8 @@ from zslib.heads import Classifiers
 from zslib.held_out import draw_held_out
 from zslib.losses import weighted_cross_entropy
 from zslib.minimising import minimise
-from zslib.params import LinearTraining, SelectionParams
+from zslib.params.evaluation import SelectionParams
+from zslib.params.training import LinearTraining
 from zslib.sampling import NaturalRows
 from zslib.selection import Choice, score_strengths
 from zslib.training import Curves

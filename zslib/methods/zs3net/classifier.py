@@ -20,7 +20,7 @@ from zslib.heads import Classifiers
 from zslib.losses import weighted_cross_entropy
 from zslib.methods.zs3net.generator import Generator, Generators
 from zslib.minimising import minimise
-from zslib.params import ClassifierParams
+from zslib.params.zs3net import ClassifierParams
 from zslib.sampling import NaturalRows
 from zslib.selection import Choice, hiou_of, matrix_over, tuning_pairs
 from zslib.training import Curves

@@ -21,7 +21,9 @@ from zslib.benchmark import Split
 from zslib.held_out import draw_held_out
 from zslib.losses import guarded_root, squared_mmd
 from zslib.minimising import minimise
-from zslib.params import GeneratorParams, GmmnParams, OptimiserParams, SelectionParams
+from zslib.params.evaluation import SelectionParams
+from zslib.params.training import OptimiserParams
+from zslib.params.zs3net import GeneratorParams, GmmnParams
 from zslib.sampling import ClassRows
 from zslib.training import Curves
 

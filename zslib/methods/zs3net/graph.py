@@ -26,7 +26,8 @@ from zslib.held_out import draw_held_out
 from zslib.losses import weighted_cross_entropy
 from zslib.methods.zs3net.classifier import Branches
 from zslib.methods.zs3net.generator import Generators, Gmmn, match_features
-from zslib.params import Convolution, GeneratorParams, GraphBranchParams, SelectionParams
+from zslib.params.evaluation import SelectionParams
+from zslib.params.zs3net import Convolution, GeneratorParams, GraphBranchParams
 from zslib.training import Curves
 
 

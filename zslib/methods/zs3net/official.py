@@ -23,7 +23,9 @@ from zslib.losses import weighted_cross_entropy
 from zslib.methods.zs3net.generator import Generator, mmd_loss
 from zslib.methods.zs3net.graph import GraphGenerator
 from zslib.methods.zs3net.official_graph import OfficialGraphBranch
-from zslib.params import ComputeParams, EncoderParams, OfficialParams, OptimiserParams
+from zslib.params.backbone import EncoderParams
+from zslib.params.training import ComputeParams, OptimiserParams
+from zslib.params.zs3net import OfficialParams
 from zslib.training import (
     Checkpoint,
     Curves,

@@ -16,7 +16,7 @@ from zslib.grids import floor_nearest
 from zslib.losses import weighted_cross_entropy
 from zslib.methods.zs3net.generator import mmd_loss
 from zslib.methods.zs3net.graph import GraphGenerator
-from zslib.params import GmmnParams
+from zslib.params.zs3net import GmmnParams
 
 WEIGHT = 0.1
 """Of the branch in the classifier's loss."""
