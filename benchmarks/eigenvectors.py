@@ -1,9 +1,10 @@
 """Eigenvectors against scipy's shift-invert, as Deep Spectral calls it, and against dense solvers."""
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
-from scipy.linalg import eigh
+from scipy.linalg import LinAlgWarning, eigh
 from scipy.sparse import diags_array
 from scipy.sparse.linalg import eigsh
 
@@ -123,10 +124,18 @@ def ours(affinity: np.ndarray) -> np.ndarray:
 
 
 def published(affinity: np.ndarray) -> np.ndarray:
-    """What the released code calls: a factorisation of D - W, in the features' precision."""
+    """What the released code calls: a factorisation of D - W, in the features' precision.
+
+    D - W is singular. Where rounding leaves it so, the released code falls back to a slower call.
+    """
     degrees = diags_array(affinity.sum(axis=1)).tocsc()
     laplacian = degrees.toarray() - affinity
-    _, vectors = eigsh(laplacian, VECTORS, sigma=0, which="LM", M=degrees)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LinAlgWarning)
+        try:
+            _, vectors = eigsh(laplacian, VECTORS, sigma=0, which="LM", M=degrees)
+        except LinAlgWarning:
+            _, vectors = eigsh(laplacian, VECTORS, which="SM", M=degrees)
     return vectors.T
 
 

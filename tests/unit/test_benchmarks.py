@@ -211,6 +211,13 @@ def test_graphs_that_differ_are_refused():
         graphs.refuse_disagreement(ways, np.eye(3, dtype=np.uint8))
 
 
+def test_eigenvectors_as_published_of_a_laplacian_that_rounding_leaves_singular() -> None:
+    """A path's pivots are all 1, and the last is 0."""
+    path = np.eye(12, k=1, dtype=np.float32) + np.eye(12, k=-1, dtype=np.float32)
+    exact, roots = eigenvectors.dense(path), np.sqrt(path.sum(axis=1))
+    assert eigenvectors.subspace_error(eigenvectors.published(path), exact, roots) < 1e-4
+
+
 def test_eigenvectors():
     graph, many = eigenvectors.measure(sides=(8,), pooled=(6,), dimension=12, images=2, repeats=1)
     assert_complete(graph, repeats=1)
