@@ -22,7 +22,6 @@ from zslib.benchmark import Split
 from zslib.calibration import Calibrated
 from zslib.datasets.decode import ImageFile
 from zslib.datasets.views import BatchOrder, TrainingViews, loader
-from zslib.errors import InputError
 from zslib.features import Photographs, extract, plan_dense, sample_ids
 from zslib.held_out import draw_held_out
 from zslib.params.evaluation import SelectionParams
@@ -95,13 +94,19 @@ class Run:
 
 
 def augmented(
-    images: LabelledImages, augmentation: AugmentationParams, batch_size: int, *, run: Run
+    images: LabelledImages,
+    augmentation: AugmentationParams,
+    batch_size: int,
+    *,
+    section: str,
+    run: Run,
 ) -> tuple[TrainingViews, BatchOrder]:
-    """Return views of images, and the order that their batches come in."""
+    """Return views of images, and the order that their batches come in; see `BatchOrder`."""
     views = TrainingViews(
         images.paths, images, augmentation, seed=run.seed, cache_images=run.compute.cache_images
     )
-    return views, BatchOrder(len(images), batch_size, seed=run.seed)
+    of = f"training images of split '{images.split.name}'"
+    return views, BatchOrder(len(images), batch_size, section=section, of=of, seed=run.seed)
 
 
 def learn(
@@ -140,15 +145,6 @@ def learn(
         checkpoint=Checkpoint(run.folder, compute.checkpoint_seconds),
         curves=run.curves,
     )
-
-
-def require_a_batch(images: LabelledImages, batch_size: int, *, section: str) -> None:
-    """Raise InputError if there are fewer images than a batch; `section` names the parameters."""
-    if len(images) < batch_size:
-        raise InputError(
-            f"{section}.batch_size: {batch_size} is more than the {len(images)} training "
-            f"images of split '{images.split.name}'"
-        )
 
 
 def groups_without_norm(

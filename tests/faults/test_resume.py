@@ -59,7 +59,7 @@ def noisy_run(
     )
     optimiser = build_optimiser(OptimiserParams(name="adamw", lr=0.01), model.parameters())
     data = torch.randn(20, 3, generator=torch.Generator().manual_seed(1))
-    order = BatchOrder(20, 4, seed=0)
+    order = BatchOrder(20, 4, section="backbone", seed=0)
     done: list[int] = []
 
     def batches(start: int) -> Iterator[Tensor]:

@@ -171,7 +171,7 @@ def test_fault_18_a_worker_that_fails_ends_the_run_with_its_reason(tmp_path: Pat
     images[2].write_bytes(b"")
     params = AugmentationParams(base_size=32, crop_size=32)
     views = TrainingViews(images, maps, params, seed=0, cache_images=False)
-    batches = loader(views, BatchOrder(4, 2, seed=0), 0, 2, workers=1)
+    batches = loader(views, BatchOrder(4, 2, section="backbone", seed=0), 0, 2, workers=1)
     started = time.monotonic()
     with pytest.raises(InputError, match=r"02\.png"):
         list(batches)

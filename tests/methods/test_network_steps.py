@@ -53,7 +53,7 @@ def batches(world: World, *, steps: int) -> Iterator[Batch]:
     labels = [tiny.SPLIT.seen_labels(label_map) for label_map in world.image_labels]
     views = TrainingViews(world.images, labels, AUGMENTATION, seed=0, cache_images=False)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    for keys in BatchOrder(8, 4, seed=0).batches(0, steps):
+    for keys in BatchOrder(8, 4, section="backbone", seed=0).batches(0, steps):
         images, label_maps = zip(*(views[key] for key in keys), strict=True)
         pixels = torch.stack(images).double() / 255
         yield (pixels - mean[:, None, None]) / std[:, None, None], torch.stack(label_maps).numpy()

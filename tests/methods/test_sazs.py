@@ -71,6 +71,7 @@ class TestSazs(CalibratedEndToEndTester):
     section, short = "sazs.training", {"epochs": 1}
     falling, falls_to = ("loss", "alignment", "joint"), 0.9
     strength, candidates = "gamma", GAMMAS
+    batched = "13 pairs of image and class"
 
     def fit(self, world: World, images: LabelledImages, run: Run, **changes: object) -> Learned:
         return fit(
@@ -182,12 +183,14 @@ def test_the_vector_of_others_learns_only_if_asked(
     assert torch.equal(network.network.others, before) == (others == "mean")
 
 
-@pytest.mark.parametrize("draw", ["pairs", "classes"])
-def test_fewer_pairs_than_a_batch_are_refused(world: World, tmp_path: Path, draw: str) -> None:
+@pytest.mark.parametrize(("draw", "left"), [("pairs", "pairs"), ("classes", "images")])
+def test_fewer_pairs_than_a_batch_are_refused(
+    world: World, tmp_path: Path, draw: str, left: str
+) -> None:
     """There are images enough; else an epoch would have no step, and the network learn nothing."""
     items = items_of(world, tmp_path)
     few = replace(items, positions=items.positions[:3], classes=items.classes[:3])
-    with pytest.raises(InputError, match=r"sazs\.training\.batch_size: 4 .* its 3 pairs"):
+    with pytest.raises(InputError, match=rf"sazs\.training\.batch_size: 4 .* the [123] {left}"):
         align(begun(tiny.SPLIT), few, with_training(draw=draw), run=tiny.run(tmp_path))
 
 
@@ -231,7 +234,7 @@ def test_sazs_1_3_classes_are_drawn_equally_often_and_an_epoch_is_the_images(
     world: World, tmp_path: Path
 ) -> None:
     items = items_of(world, tmp_path)
-    order = ClassOrder(items, 4, seed=0)
+    order = ClassOrder(items, 4, section="sazs.training", seed=0)
     assert order.steps_per_epoch == len(np.unique(items.positions)) // 4
     batches = list(order.batches(0, 400))
     assert list(order.batches(3, 5)) == batches[3:5], "a resumed run goes on with the same"

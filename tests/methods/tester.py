@@ -192,8 +192,8 @@ class EndToEndTester:
     falls_to = 0.8
     """The losses at the end, of those at the beginning."""
     checkpoints: Sequence[str] = ("state.pt",)
-    training_images = 8
-    """Of the first training: those that a choice is made by are kept out of it."""
+    batched = "8 training images"
+    """What the first training has: those that a choice is made by are kept out of it."""
 
     def fit(self, world: World, images: LabelledImages, run: Run, **changes: Any) -> Any:
         """Return what it has learned, some of its parameters changed."""
@@ -237,9 +237,7 @@ class EndToEndTester:
             assert (whole / name).read_bytes() == (again / name).read_bytes(), name
 
     def test_fewer_images_than_a_batch_are_refused(self, world: World, tmp_path: Path) -> None:
-        refused = (
-            rf"{self.section}\.batch_size: 99 is more than the {self.training_images} training"
-        )
+        refused = rf"{self.section}\.batch_size: 99 is more than the {self.batched}"
         with pytest.raises(InputError, match=refused):
             self.fit_in(world, tmp_path, changes={"batch_size": 99})
 
@@ -251,7 +249,7 @@ class CalibratedEndToEndTester(EndToEndTester):
     """The classifier's."""
     candidates: Sequence[float]
     checkpoints = ("held-out/state.pt", "state.pt")
-    training_images = 6
+    batched = "6 training images"
 
     def classifier(self, fitted: Any) -> Any:
         return fitted[1]

@@ -10,13 +10,11 @@ from torch import nn
 
 from tests import tiny
 from zslib.backbones.trained import build_network
-from zslib.errors import InputError
 from zslib.fine_tuning import (
     LabelledImages,
     augmented,
     groups_without_norm,
     learn,
-    require_a_batch,
 )
 from zslib.params.backbone import DeepLabParams, DeepLabV2Params
 from zslib.params.training import (
@@ -56,11 +54,6 @@ def test_hidden_classes_and_images_are_gone(images: LabelledImages) -> None:
     assert not np.isin(np.stack(list(left)), [0, 5, *tiny.UNSEEN]).any()
 
 
-def test_fewer_images_than_a_batch_are_refused(images: LabelledImages) -> None:
-    with pytest.raises(InputError, match=r"my\.section\.batch_size: 4 is more than the 3 training"):
-        require_a_batch(images.hide(tiny.SPLIT, images.ids[3:]), 4, section="my.section")
-
-
 # --- schedule ------------------------------------------------------------------------------------
 
 
@@ -83,7 +76,9 @@ def rates(
         return {}
 
     run, state = tiny.run(folder), TrainState({}, {"all": optimiser})
-    views, order = augmented(images, AUGMENTATION, batch_size=4, run=run)
+    views, order = augmented(
+        images, AUGMENTATION, batch_size=4, section="spnet.end_to_end", run=run
+    )
     learn(views, order, state, step, steps=steps, refresh=refresh, run=run)
     return found
 

@@ -96,7 +96,7 @@ def test_workers_yield_the_batches_of_one_process(
     images: list[IndexedFile], labels: LabelMaps
 ) -> None:
     views = TrainingViews(images, labels, AUGMENTATION, seed=0, cache_images=True)
-    order = BatchOrder(len(images), 2, seed=0)
+    order = BatchOrder(len(images), 2, section="backbone", seed=0)
     alone, shared = (list(loader(views, order, 0, 6, workers=workers)) for workers in (0, 2))
     for one, other in zip(alone, shared, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
@@ -108,7 +108,8 @@ def test_there_is_one_loader_and_a_hung_worker_ends_it(
     callers = [p.name for p in (project / "zslib").rglob("*.py") if "DataLoader(" in p.read_text()]
     assert callers == ["views.py"]
     views = RegionViews(images, labels, tiny.SPLIT.seen, PROMPTS, (32, 32), seed=0)
-    assert loader(views, BatchOrder(len(views), 2, seed=0), 0, 2, workers=1).timeout > 0
+    order = BatchOrder(len(views), 2, section="vision_language.prompts", seed=0)
+    assert loader(views, order, 0, 2, workers=1).timeout > 0
 
 
 # --- the cache of decoded images -----------------------------------------------------------------
@@ -212,7 +213,7 @@ READERS: dict[str, Callable[[ImageFile, Path], object]] = {
     "extraction": extracted,
     "prompts": seen_as_regions,
     "proposals and regions": lambda file, _: read_view(file, (SIDE, SIDE)),
-    "captions": lambda file, _: CaptionBatches([file], [["a"]], TRAINING, seed=0),
+    "captions": lambda file, _: CaptionBatches([file] * 8, [["a"]] * 8, TRAINING, seed=0),
 }
 
 

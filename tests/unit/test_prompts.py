@@ -262,7 +262,7 @@ def test_section_4_the_loss_is_of_a_hundred_times_the_cosine(model, seen):
     curves = tiny.RecordedCurves()
     learn(model, seen, PARAMS.model_copy(update={"steps": 1}), curves=curves)
     views = RegionViews(*seen, tiny.SPLIT.seen, PARAMS, (model.image_size,) * 2, seed=0)
-    (first,) = BatchOrder(len(views), PARAMS.batch_size, seed=0).batches(0, 1)
+    (first,) = BatchOrder(len(views), PARAMS.batch_size, section="backbone", seed=0).batches(0, 1)
     regions, labels = zip(*(views[key] for key in first), strict=True)
     torch.manual_seed(0)
     prompts = Prompts(model, PARAMS.tokens)

@@ -134,7 +134,7 @@ def test_blur_changes_pixels_and_never_labels() -> None:
 def test_an_epoch_shows_no_image_twice_and_leaves_out_less_than_a_batch(
     images: int, batch_size: int, seed: int
 ) -> None:
-    order = BatchOrder(images, batch_size, seed=seed)
+    order = BatchOrder(images, batch_size, section="backbone", seed=seed)
     epoch = list(order.batches(0, order.steps_per_epoch))
     keys = [key for batch in epoch for key in batch]
     assert len(set(keys)) == len(keys) > images - batch_size
@@ -143,23 +143,29 @@ def test_an_epoch_shows_no_image_twice_and_leaves_out_less_than_a_batch(
 
 
 def test_epochs_differ_and_seeds_differ() -> None:
-    first, second = (list(BatchOrder(20, 4, seed=0).batches(s, s + 5)) for s in (0, 5))
+    first, second = (
+        list(BatchOrder(20, 4, section="backbone", seed=0).batches(s, s + 5)) for s in (0, 5)
+    )
     assert [p for b in first for _, p in b] != [p for b in second for _, p in b]
-    assert first != list(BatchOrder(20, 4, seed=1).batches(0, 5))
+    assert first != list(BatchOrder(20, 4, section="backbone", seed=1).batches(0, 5))
 
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 17))
 def test_batches_from_the_middle_are_those_of_the_whole_run(start: int) -> None:
-    order = BatchOrder(11, 2, seed=3)
+    order = BatchOrder(11, 2, section="backbone", seed=3)
     assert list(order.batches(start, 17)) == list(order.batches(0, 17))[start:]
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_processes_share_each_global_batch(world_size: int) -> None:
-    whole = list(BatchOrder(20, 5, seed=1).batches(0, 6))
+    whole = list(BatchOrder(20, 5, section="backbone", seed=1).batches(0, 6))
     shares = [
-        list(BatchOrder(20, 5, seed=1, rank=r, world_size=world_size).batches(0, 6))
+        list(
+            BatchOrder(20, 5, section="backbone", seed=1, rank=r, world_size=world_size).batches(
+                0, 6
+            )
+        )
         for r in range(world_size)
     ]
     for step, batch in enumerate(whole):
@@ -194,7 +200,7 @@ def test_the_image_cache_changes_no_view(views: TrainingViews) -> None:
 
 
 def test_the_loader_yields_the_batches_of_the_order(views: TrainingViews) -> None:
-    order = BatchOrder(6, 2, seed=0)
+    order = BatchOrder(6, 2, section="backbone", seed=0)
     batches = list(loader(views, order, 1, 4, workers=0))
     assert len(batches) == 3
     for (images, labels), keys in zip(batches, order.batches(1, 4), strict=True):
@@ -202,7 +208,18 @@ def test_the_loader_yields_the_batches_of_the_order(views: TrainingViews) -> Non
         assert torch.equal(labels, torch.stack([views[key][1] for key in keys]))
 
 
+def test_more_than_there_are_is_no_batch() -> None:
+    assert BatchOrder(3, 3, section="backbone", seed=0).steps_per_epoch == 1
+    refused = r"my\.section\.batch_size: 4 is more than the 3 pairs there are; lower it"
+    with pytest.raises(InputError, match=refused):
+        BatchOrder(3, 4, section="my.section", of="pairs", seed=0)
+
+
 def test_a_batch_has_an_image_for_every_process() -> None:
-    assert [*BatchOrder(6, 3, seed=0, rank=2, world_size=3).batches(0, 1)] != [[]]
-    with pytest.raises(InputError, match="batch_size: 2 images cannot be shared by 3 processes"):
-        BatchOrder(6, 2, seed=0, rank=2, world_size=3)
+    assert [*BatchOrder(6, 3, section="backbone", seed=0, rank=2, world_size=3).batches(0, 1)] != [
+        []
+    ]
+    with pytest.raises(
+        InputError, match=r"backbone\.batch_size: 2 .* cannot be shared by 3 process"
+    ):
+        BatchOrder(6, 2, section="backbone", seed=0, rank=2, world_size=3)

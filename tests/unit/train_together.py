@@ -70,7 +70,7 @@ def labelled_pixels_per_process(world_size: int) -> list[list[int]]:
     counts = [int((m != 255).sum()) for m in tiny.block_maps(8, CLASSES)]
     shares = []
     for rank in range(world_size):
-        order = BatchOrder(8, 4, seed=0, rank=rank, world_size=world_size)
+        order = BatchOrder(8, 4, section="backbone", seed=0, rank=rank, world_size=world_size)
         shares.append([sum(counts[p] for _, p in batch) for batch in order.batches(0, 4)])
     return np.array(shares).T.tolist()
 

@@ -115,22 +115,35 @@ class TrainingViews(Dataset):
 class BatchOrder:
     """Keys (epoch, position) of each batch: a fresh permutation per epoch, incomplete batches left out.
 
-    Every process walks the same global batches and takes its share of each.
+    Every process walks the same global batches and takes its share of each. An error says `section`,
+    where the parameter `batch_size` stands, and what it is a batch `of`.
 
     Raises:
-        InputError: a batch has fewer images than there are processes.
+        InputError: a batch is more than there are, or fewer than there are processes.
     """
 
     def __init__(
-        self, images: int, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1
+        self,
+        count: int,
+        batch_size: int,
+        *,
+        section: str,
+        of: str = "training images",
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
+        if batch_size > count:
+            raise InputError(
+                f"{section}.batch_size: {batch_size} is more than the {count} {of} there are; lower it"
+            )
         if batch_size < world_size:
             raise InputError(
-                f"batch_size: {batch_size} images cannot be shared by {world_size} processes; "
+                f"{section}.batch_size: {batch_size} {of} cannot be shared by {world_size} processes; "
                 "raise it, or start fewer (compute.devices, compute.nodes)"
             )
-        self.steps_per_epoch = images // batch_size
-        self._images, self._batch_size, self._seed = images, batch_size, seed
+        self.steps_per_epoch = count // batch_size
+        self._count, self._batch_size, self._seed = count, batch_size, seed
         self._share = slice(rank, None, world_size)
 
     def batches(self, start: int, stop: int) -> Iterator[list[tuple[int, int]]]:
@@ -138,7 +151,7 @@ class BatchOrder:
         for step in range(start, stop):
             epoch, index = divmod(step, self.steps_per_epoch)
             if index == 0 or step == start:
-                order = np.random.default_rng([self._seed, epoch]).permutation(self._images)
+                order = np.random.default_rng([self._seed, epoch]).permutation(self._count)
             chosen = order[index * self._batch_size : (index + 1) * self._batch_size]
             yield [(epoch, int(position)) for position in chosen[self._share]]
 

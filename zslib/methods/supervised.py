@@ -17,7 +17,6 @@ from zslib.benchmark import Split
 from zslib.classifier import PixelClassifier
 from zslib.datasets.decode import ImageFile
 from zslib.datasets.views import BatchOrder, TrainingViews, loader
-from zslib.errors import InputError
 from zslib.grids import corner_indices
 from zslib.losses import weighted_cross_entropy
 from zslib.params.backbone import BackboneParams
@@ -53,11 +52,16 @@ def fit(
     Raises:
         InputError: fewer images than a batch, or encoder weights that do not fit.
     """
-    if len(images) < params.batch_size:
-        raise InputError(
-            f"backbone.batch_size: {params.batch_size} is more than the {len(images)} training "
-            f"images that split '{split.name}' leaves"
-        )
+    order = BatchOrder(
+        len(images),
+        params.batch_size,
+        section="backbone",
+        of=f"training images of split '{split.name}'",
+        seed=seed,
+        rank=runtime.rank,
+        world_size=runtime.world_size,
+    )
+    steps = params.epochs * order.steps_per_epoch
     torch.manual_seed(seed)
     network = initial or build_network(params.model, len(split.classes))
     network = network.to(memory_format=torch.channels_last)
@@ -67,10 +71,6 @@ def fit(
     views = TrainingViews(
         images, label_maps, params.augmentation, seed=seed, cache_images=compute.cache_images
     )
-    order = BatchOrder(
-        len(images), params.batch_size, seed=seed, rank=runtime.rank, world_size=runtime.world_size
-    )
-    steps = params.epochs * order.steps_per_epoch
     optimiser = build_optimiser(
         params.optimiser,
         [

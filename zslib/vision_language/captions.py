@@ -69,16 +69,11 @@ def fit(
     Raises:
         InputError: there are fewer images than a batch.
     """
-    if len(images) < params.batch_size:
-        raise InputError(
-            f"vision_language.training.batch_size: {params.batch_size} is more than the "
-            f"{len(images)} images that have captions"
-        )
+    batches = CaptionBatches(images, captions, params, seed=seed)
     texts = [text for several in captions for text in several]
     tokenizer = train_tokenizer(texts, vocabulary=params.vocabulary)
     torch.manual_seed(seed)
     clip = CLIPModel(clip_config(params, tokenizer)).to(runtime.device)
-    batches = CaptionBatches(images, captions, params, seed=seed)
     optimiser = build_optimiser(params.optimiser, _groups(clip))
     prepared, stepping = runtime.prepare(clip, optimiser)
     hook = clip.vision_model.embeddings.register_forward_hook(_dropping(params.patch_dropout))
@@ -182,7 +177,11 @@ def pieces(caption: str) -> list[str]:
 
 
 class CaptionBatches:
-    """Batches by step: random crops of pictures, and one caption of each, drawn anew every epoch."""
+    """Batches by step: random crops of pictures, and one caption of each, drawn anew every epoch.
+
+    Raises:
+        InputError: a batch is more than there are images.
+    """
 
     def __init__(
         self,
@@ -192,14 +191,20 @@ class CaptionBatches:
         *,
         seed: int,
     ) -> None:
+        self._order = BatchOrder(
+            len(images),
+            params.batch_size,
+            section="vision_language.training",
+            of="images with captions",
+            seed=seed,
+        )
         side = 3 * params.image_size // 2  # a view shows a part, mostly, and is to be sharp
         self._pictures = torch.stack([_square(file, side) for file in images])
         self._captions, self._params, self._seed = captions, params, seed
 
     def from_step(self, start: int) -> Iterator[CaptionBatch]:
         """Yield the batches from a step on."""
-        order = BatchOrder(len(self._pictures), self._params.batch_size, seed=self._seed)
-        for step, keys in enumerate(order.batches(start, self._params.steps), start):
+        for step, keys in enumerate(self._order.batches(start, self._params.steps), start):
             rng = np.random.default_rng([self._seed, step])
             chosen = [position for _, position in keys]
             pictures = normalise(self._pictures[torch.tensor(chosen)].float())

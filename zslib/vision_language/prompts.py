@@ -145,17 +145,18 @@ def fit(
     """
     side = model.image_size
     views = RegionViews(images, label_maps, classes, params, params.size or (side, side), seed=seed)
-    if len(views) < params.batch_size:
-        raise InputError(
-            f"vision_language.prompts.batch_size: {params.batch_size} is more than the {len(views)} "
-            "regions of seen classes; lower it or raise samples_per_class"
-        )
+    order = BatchOrder(
+        len(views),
+        params.batch_size,
+        section="vision_language.prompts",
+        of="regions of seen classes",
+        seed=seed,
+    )
     torch.manual_seed(seed)
     model.clip.to(runtime.device)
     prompts = Prompts(model, params.tokens).to(runtime.device)
     optimiser = _optimiser(prompts, params)
     state, ids = TrainState({"prompts": prompts}, {"prompts": optimiser}), prompts.ids(names)
-    order = BatchOrder(len(views), params.batch_size, seed=seed)
 
     def step(batch: Sequence[Tensor]) -> Losses:
         regions, labels = (tensor.to(runtime.device) for tensor in batch)

@@ -23,7 +23,6 @@ from zslib.fine_tuning import (
     augmented,
     groups_without_norm,
     learn,
-    require_a_batch,
 )
 from zslib.grids import LABEL_RULES
 from zslib.methods.cagnet.networks import ContextualModule, gate, sample_latent
@@ -53,7 +52,10 @@ def fit(
     Raises:
         InputError: fewer images than a batch.
     """
-    require_a_batch(images, params.batch_size, section="cagnet.end_to_end")
+    section = "cagnet.end_to_end"
+    views, order = augmented(
+        images, params.augmentation, params.batch_size, section=section, run=run
+    )
     torch.manual_seed(run.seed)
     network, runtime = backbone.network, run.runtime
     network.to(runtime.device).to(memory_format=torch.channels_last)
@@ -82,7 +84,6 @@ def fit(
             found = pyramid(batch[0].to(runtime.device), batch[1].numpy())
         return {} if found is None else joint_step(players, *found, step1, optimisers)
 
-    views, order = augmented(images, params.augmentation, params.batch_size, run=run)
     modules = {"network": network, "context": context, "players": players}
     learn(views, order, TrainState(modules, optimisers), step, steps=params.steps, run=run)
     return Step1(context.cpu(), players.cpu(), backbone.split)

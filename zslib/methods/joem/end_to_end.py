@@ -25,7 +25,6 @@ from zslib.fine_tuning import (
     augmented,
     learn,
     learn_and_choose,
-    require_a_batch,
 )
 from zslib.losses import weighted_cross_entropy
 from zslib.methods.joem.networks import SemanticEncoder
@@ -97,7 +96,10 @@ def fine_tune(
     run: Run,
 ) -> SemanticEncoder:
     """Train a network on seen labels together with the semantic encoder, and return the latter."""
-    require_a_batch(images, params.batch_size, section="joem.end_to_end")
+    section = "joem.end_to_end"
+    views, order = augmented(
+        images, params.augmentation, params.batch_size, section=section, run=run
+    )
     torch.manual_seed(run.seed)
     network, device, picture = backbone.network, run.runtime.device, backbone.params.encoder
     encoder = SemanticEncoder(class_embeddings.shape[1], backbone.params.feature_channels)
@@ -132,7 +134,6 @@ def fine_tune(
         )
         return descend(found, optimisers)
 
-    views, order = augmented(images, params.augmentation, params.batch_size, run=run)
     learn(
         views,
         order,

@@ -21,9 +21,8 @@ from zslib.backbones.trained import Backbone
 from zslib.classifier import PixelClassifier
 from zslib.datasets.folds import Pair
 from zslib.datasets.views import BatchOrder
-from zslib.errors import InputError
 from zslib.features import sample_ids
-from zslib.fine_tuning import LabelledImages, Run, Tuning, choose_strength, learn, require_a_batch
+from zslib.fine_tuning import LabelledImages, Run, Tuning, choose_strength, learn
 from zslib.held_out import draw_held_out
 from zslib.methods.sazs.items import (
     ClassOrder,
@@ -113,7 +112,7 @@ def fit(
 def align(trained: Trained, items: Items, recipe: Recipe, *, run: Run) -> None:
     """Train a network on items by the four losses."""
     params, objectives, device = recipe.training, recipe.objectives, run.runtime.device
-    require_a_batch(items.images, params.batch_size, section="sazs.training")
+    views, order = _shown(items, params, run)
     network = trained.network.to(device).to(memory_format=torch.channels_last)
     network.others.requires_grad_(objectives.others == "learned")
     normalise = Normalise(trained.picture.mean, trained.picture.std).to(device)
@@ -144,7 +143,6 @@ def align(trained: Trained, items: Items, recipe: Recipe, *, run: Run) -> None:
         optimiser.step()
         return {"loss": loss.detach(), **{name: value.detach() for name, value in found.items()}}
 
-    views, order = _shown(items, params, run)
     learn(
         views,
         order,
@@ -166,11 +164,7 @@ def groups_of(network: ShapeAware, head_lr_factor: float) -> list[dict[str, obje
 
 
 def _shown(items: Items, params: SazsTraining, run: Run) -> tuple[ItemViews, BatchOrder]:
-    """Return views of items, and the order that their batches come in.
-
-    Raises:
-        InputError: an epoch has no batch: classes hidden for a choice may leave few items.
-    """
+    """Return views of items, and the order that their batches come in."""
     views = ItemViews(
         items,
         params.augmentation,
@@ -178,15 +172,10 @@ def _shown(items: Items, params: SazsTraining, run: Run) -> tuple[ItemViews, Bat
         seed=run.seed,
         cache_images=run.compute.cache_images,
     )
-    order = BatchOrder(len(items), params.batch_size, seed=run.seed)
     if params.draw == "classes":
-        order = ClassOrder(items, params.batch_size, seed=run.seed)
-    if not order.steps_per_epoch:
-        raise InputError(
-            f"sazs.training.batch_size: {params.batch_size} is more than an epoch of split "
-            f"'{items.images.split.name}' draws from its {len(items)} pairs of image and class; "
-            "lower it"
-        )
+        return views, ClassOrder(items, params.batch_size, section="sazs.training", seed=run.seed)
+    of = f"pairs of image and class of split '{items.images.split.name}'"
+    order = BatchOrder(len(items), params.batch_size, section="sazs.training", of=of, seed=run.seed)
     return views, order
 
 

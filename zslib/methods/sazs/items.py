@@ -130,9 +130,10 @@ class ClassOrder(BatchOrder):
     A key's first number is the step, so that an item drawn twice is seen in two views.
     """
 
-    def __init__(self, items: Items, batch_size: int, *, seed: int) -> None:
+    def __init__(self, items: Items, batch_size: int, *, section: str, seed: int) -> None:
         images = len(np.unique(items.positions))
-        super().__init__(images, batch_size, seed=seed)
+        of = f"images of split '{items.images.split.name}' with a seen class"
+        super().__init__(images, batch_size, section=section, of=of, seed=seed)
         self._of_class = [
             np.flatnonzero(items.classes == c) for c in np.unique(items.classes).tolist()
         ]

@@ -11,7 +11,6 @@ from torch.optim import Optimizer
 from zslib.backbones.network import Normalise
 from zslib.datasets.decode import ImageFile
 from zslib.datasets.views import BatchOrder
-from zslib.errors import InputError
 from zslib.fine_tuning import Run, learn
 from zslib.methods.simbaseline.pixel_level import PixelLevelNetwork, Trained
 from zslib.methods.simbaseline.views import ProposalViews
@@ -37,23 +36,23 @@ def learn_from_labels(
     Raises:
         InputError: fewer images than a batch, or a loss that is not finite.
     """
-    if len(images) < params.batch_size:
-        raise InputError(
-            f"{section}.batch_size: {params.batch_size} is more than the "
-            f"{len(images)} training images there are"
-        )
+    views, order = _batches(images, label_maps, params, section=section, run=run)
     network, encoder, runtime = trained.network, trained.encoder, run.runtime
     optimiser = build_optimiser(params.optimiser, parameter_groups(network, params))
     normalised = nn.Sequential(Normalise(encoder.mean, encoder.std), network).to(runtime.device)
     step = _step(*runtime.prepare(normalised, optimiser), losses_of, params, runtime)
-    views, order = _batches(images, label_maps, params, run)
     state = TrainState({"network": network}, {"network": optimiser})
     learn(views, order, state, step, steps=params.steps, run=run)
     network.cpu().eval()
 
 
 def _batches(
-    images: Sequence[ImageFile], label_maps: Sequence[np.ndarray], params: PixelTraining, run: Run
+    images: Sequence[ImageFile],
+    label_maps: Sequence[np.ndarray],
+    params: PixelTraining,
+    *,
+    section: str,
+    run: Run,
 ) -> tuple[ProposalViews, BatchOrder]:
     """Return views of images, and the order that this process's share of their batches comes in."""
     views = ProposalViews(
@@ -66,6 +65,7 @@ def _batches(
     order = BatchOrder(
         len(images),
         params.batch_size,
+        section=section,
         seed=run.seed,
         rank=run.runtime.rank,
         world_size=run.runtime.world_size,

@@ -33,7 +33,6 @@ from zslib.fine_tuning import (
     groups_without_norm,
     learn,
     learn_and_choose,
-    require_a_batch,
 )
 from zslib.grids import LABEL_RULES
 from zslib.losses import weighted_cross_entropy
@@ -83,7 +82,10 @@ def fine_tune(
     run: Run,
 ) -> None:
     """Train a network on seen labels, and let its classifier score all classes by their embeddings."""
-    require_a_batch(images, params.batch_size, section="spnet.end_to_end")
+    section = "spnet.end_to_end"
+    views, order = augmented(
+        images, params.augmentation, params.batch_size, section=section, run=run
+    )
     network, seen, device = backbone.network, images.split.seen, run.runtime.device
     projection = Projection(backbone.params.feature_channels, class_embeddings[list(seen)])
     encoder = backbone.params.encoder
@@ -116,7 +118,6 @@ def fine_tune(
         optimiser.step()
         return {"loss": loss.detach()}
 
-    views, order = augmented(images, params.augmentation, params.batch_size, run=run)
     state = TrainState({"network": network, "projection": projection}, {"all": optimiser})
     learn(views, order, state, step, steps=params.steps, refresh=params.lr_refresh, run=run)
     weight, bias = projection.over_all(class_embeddings.to(device))

@@ -17,7 +17,6 @@ from zslib.benchmark import IGNORE_INDEX, Split
 from zslib.classifier import PixelClassifier
 from zslib.datasets.decode import ImageFile
 from zslib.datasets.views import BatchOrder, TrainingViews, loader
-from zslib.errors import InputError
 from zslib.grids import floor_nearest
 from zslib.losses import weighted_cross_entropy
 from zslib.methods.zs3net.generator import Generator, mmd_loss
@@ -60,11 +59,14 @@ def fit(
     Raises:
         InputError: fewer images than a batch, or a loss that is not finite.
     """
-    if len(images) < params.batch_size:
-        raise InputError(
-            f"zs3net.official.batch_size: {params.batch_size} is more than the {len(images)} "
-            f"training images of split '{split.name}'"
-        )
+    order = BatchOrder(
+        len(images),
+        params.batch_size,
+        section="zs3net.official",
+        of=f"training images of split '{split.name}'",
+        seed=seed,
+    )
+    steps = params.epochs * order.steps_per_epoch
     torch.manual_seed(seed)
     sizes = (class_embeddings.shape[1], network.classifier.in_channels, params.generator)
     network.to(runtime.device)
@@ -83,8 +85,6 @@ def fit(
     views = TrainingViews(
         images, label_maps, params.augmentation, seed=seed, cache_images=compute.cache_images
     )
-    order = BatchOrder(len(images), params.batch_size, seed=seed)
-    steps = params.epochs * order.steps_per_epoch
     iteration = Iteration(
         network,
         encoder,
