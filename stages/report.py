@@ -33,8 +33,10 @@ def main(
     benchmark = section("benchmark")
     splits = section("splits") or benchmark.source_splits
     params, seed = section("report"), section("seed")
-    encoder, sazs = section("backbone.model.encoder"), section("sazs.model.encoder")
-    proposals, clip = section("simbaseline.proposals.encoder"), section("vision_language.name")
+    encoder, sazs = section("backbone.model.encoder"), section("sazs.model")
+    proposals = section("simbaseline.proposals.encoder")
+    tables = section("vision_language.text_tables")
+    clip = section("vision_language.name") if section("vision_language.models") else None
 
     from zslib.artifacts import publish
     from zslib.report.build import Inputs, build
@@ -42,7 +44,7 @@ def main(
     from zslib.report.pretraining import Beginnings
 
     inputs = Inputs(scores, evaluations, calibration, artifacts, SCRATCH / "timings.jsonl")
-    beginnings = Beginnings(encoder, sazs, proposals, clip)
+    beginnings = Beginnings(encoder, sazs, proposals, clip, tables)
     declared = declared_scores(Path(), section)
     leaderboard, html = build(
         inputs, benchmark, splits, beginnings, declared, seed=seed, pictures=params.pictures

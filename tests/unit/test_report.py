@@ -36,6 +36,7 @@ from zslib.errors import ArtifactError, InputError
 from zslib.metrics import CONFUSION, confusion_matrix, harmonic_mean, marginals, scores
 from zslib.params.backbone import EncoderParams
 from zslib.params.benchmark import BenchmarkParams
+from zslib.params.sazs import SazsModel
 from zslib.report import aggregate, leaderboard_rows, read_leaderboard
 from zslib.report.build import Inputs, build
 from zslib.report.calibration import Plane
@@ -70,7 +71,8 @@ CURVES = {
 }
 CHOICES = {("zs3net", "clean"): {"unseen_weight": CURVES}, ("spnet-c", "clean"): {"gamma": CURVES}}
 SPLIT = Split.named("u2", CLASSES, unseen=UNSEEN, void=())
-BEGINNINGS = Beginnings(EncoderParams(name="resnet101"), None, None, None)
+SEEN_ONLY = SazsModel(architecture="seen_only")
+BEGINNINGS = Beginnings(EncoderParams(name="resnet101"), SEEN_ONLY, None, None, ())
 BENCHMARK = BenchmarkParams(name="toy", classes=list(CLASSES), unseen={"u2": list(UNSEEN)})
 
 
@@ -281,11 +283,24 @@ def test_zs3net_2_ordinary_imagenet_weights_are_told_as_a_setting_of_their_own(
 ) -> None:
     beginnings = Beginnings(
         EncoderParams(name="resnet101", weights=weights),
-        EncoderParams(name="vit", weights="hub"),
+        SazsModel(architecture="vit", encoder=EncoderParams(name="vit", weights="hub")),
         EncoderParams(name="resnet101s", weights=["resnet101s.safetensors"]),
         "openai/clip",
+        (),
     )
     assert beginnings.of(method) == began
+
+
+def test_what_a_row_does_not_use_is_not_its_beginning() -> None:
+    """voc12's ViT stays in params.yaml where recipe=laptop aligns the seen-only network instead."""
+    unused = EncoderParams(name="vit", weights="hub")
+    beginnings = replace(
+        BEGINNINGS,
+        sazs=SazsModel(architecture="seen_only", encoder=unused),
+        text_tables=["clip"],
+    )
+    assert beginnings.of("sazs") == "none"
+    assert beginnings.of("simbaseline-queries") == "text vectors 'clip'"
 
 
 def test_a_clip_that_was_trained_here_and_a_shared_encoder_are_no_other_beginning() -> None:
