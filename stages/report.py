@@ -34,9 +34,8 @@ def main(
     splits = section("splits") or benchmark.source_splits
     params, seed = section("report"), section("seed")
     encoder, sazs = section("backbone.model.encoder"), section("sazs.model")
-    proposals = section("simbaseline.proposals.encoder")
+    proposals, clip = section("simbaseline.proposals.encoder"), section("vision_language.name")
     tables = section("vision_language.text_tables")
-    clip = section("vision_language.name") if section("vision_language.models") else None
 
     from zslib.artifacts import publish
     from zslib.report.build import Inputs, build

@@ -318,5 +318,6 @@ def test_prompts_of_another_clip_are_refused(model, tmp_path):
 
 
 def test_too_few_regions_are_named(model, seen):
-    with pytest.raises(InputError, match="batch_size"):
+    refused = r"vision_language\.prompts\.batch_size: 1000 is more than the \d+ regions of seen"
+    with pytest.raises(InputError, match=refused):
         learn(model, seen, PARAMS.model_copy(update={"batch_size": 1000}))

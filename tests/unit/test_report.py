@@ -292,11 +292,12 @@ def test_zs3net_2_ordinary_imagenet_weights_are_told_as_a_setting_of_their_own(
 
 
 def test_what_a_row_does_not_use_is_not_its_beginning() -> None:
-    """voc12's ViT stays in params.yaml where recipe=laptop aligns the seen-only network instead."""
+    """voc12's ViT and CLIP stay in params.yaml where recipe=laptop and a table do without them."""
     unused = EncoderParams(name="vit", weights="hub")
     beginnings = replace(
         BEGINNINGS,
         sazs=SazsModel(architecture="seen_only", encoder=unused),
+        clip="openai/clip",
         text_tables=["clip"],
     )
     assert beginnings.of("sazs") == "none"

@@ -292,7 +292,8 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path):
 
 def test_too_few_pictures_are_named(tmp_path):
     paths, captions = coloured_world(tmp_path, 3)
-    with pytest.raises(InputError, match="batch_size"):
+    refused = r"vision_language\.training\.batch_size: 8 is more than the 3 images with captions"
+    with pytest.raises(InputError, match=refused):
         fit(paths, captions, TRAINING, seed=0, runtime=SingleProcess())
 
 

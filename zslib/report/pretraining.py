@@ -24,14 +24,15 @@ class Beginnings:
     sazs: SazsModel
     proposals: EncoderParams | None
     clip: str | None
-    """A name on transformers' hub, or a folder; None if it was trained here, or there is none."""
+    """A name on transformers' hub, or a folder; None if it was trained here."""
     text_tables: Sequence[str]
+    """Tables of text vectors, where no CLIP is loaded."""
 
     def of(self, method: str) -> str:
         """Return where a method's weights are from: `resnet101 (hub) + openai/clip-vit-base-patch16`."""
         if method.startswith("simbaseline"):
-            tables = [f"text vectors '{table}'" for table in self.text_tables]
-            found = [_weights(self.proposals or self.backbone), self.clip, *tables]
+            found = [_weights(self.proposals or self.backbone)]
+            found += [f"text vectors '{table}'" for table in self.text_tables] or [self.clip]
         elif method == "sazs" and self.sazs.architecture != "seen_only":
             assert self.sazs.encoder is not None, "params refuse such a network without an encoder"
             found = [_weights(self.sazs.encoder)]
